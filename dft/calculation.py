@@ -1,0 +1,245 @@
+"""A calculation as a directory that a person can read with ``ls`` and ``cat``.
+
+=====================  =========================================================================
+``POSCAR``             the structure, full precision, atoms in the order of the material
+``calculation.json``   what is asked: material, engine, settings, key
+``flow.json``          the same as a serialised jobflow flow; its presence means "ready to run"
+``handle.json``        who ran it last, where, since when, and which attempt that was
+``run.log``            what the engine printed
+``result.json``        the answer, a :class:`~dft.engine.CalculationOutput`; written in one step
+``result.json.broken`` an answer that could not be read, moved aside
+``cancelled``          present while nobody is to start it
+``.lock``              locked by the kernel while the calculation runs
+=====================  =========================================================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dft.engine import CalculationOutput, Engine
+from dft.locks import is_locked, try_lock
+from screening.errors import UserError
+from screening.io import atomic_write, stable_hash
+
+if TYPE_CHECKING:
+    from screening.material import Material
+
+
+class State(StrEnum):
+    """Where a calculation stands, as its directory shows it."""
+
+    PENDING = "pending"
+    """Ready to run, and not running."""
+    RUNNING = "running"
+    DONE = "done"
+    """There is a result, good or bad."""
+    LOST = "lost"
+    """No result, and none will come before it is prepared and submitted again: it was cancelled,
+    or its flow is missing."""
+
+
+@dataclass(frozen=True)
+class Handle:
+    """Who runs a calculation.
+
+    Attributes
+    ----------
+    host
+        Name of the machine.
+    pid
+        Process that executes the flow; also the number of the session of everything it starts.
+    worker_pid, slot
+        The worker that watches over it, and the slot it occupies.
+    attempt
+        1 for the first execution; more if earlier ones died without leaving a result.
+    started_at
+        ISO 8601, UTC.
+    """
+
+    host: str
+    pid: int
+    worker_pid: int
+    slot: str
+    attempt: int
+    started_at: str
+
+
+def calculation_key(structure_hash: str, settings_hash: str) -> str:
+    """Identity of the question "this structure with these settings": 32 hexadecimal digits."""
+    return stable_hash({"structure": structure_hash, "settings": settings_hash})
+
+
+class Calculation:
+    """One directory, named by the key of its calculation."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = Path(directory)
+        self.flow_path = self.directory / "flow.json"
+        self.result_path = self.directory / "result.json"
+        self.handle_path = self.directory / "handle.json"
+        self.log_path = self.directory / "run.log"
+        self.lock_path = self.directory / ".lock"
+        self.cancelled_path = self.directory / "cancelled"
+
+    @property
+    def key(self) -> str:
+        """The calculation's key, which is the directory's name."""
+        return self.directory.name
+
+    def prepare(self, engine: Engine, material: Material) -> None:
+        """Write what is needed to run; repeats and interruptions do no harm.
+
+        Files that are there and readable are left alone, so that a calculation that runs or has
+        run is not touched.
+
+        Raises
+        ------
+        UserError
+            The directory cannot be written.
+        ValueError
+            The directory is not named after the key of this material and engine.
+        """
+        key = calculation_key(material.structure_hash, engine.settings_hash)
+        if self.key != key:
+            raise ValueError(f"{self.directory} is not the directory of calculation {key}")
+        if self.result() is not None:
+            return
+        poscar = self.directory / "POSCAR"
+        if not poscar.exists():
+            atomic_write(poscar, _poscar(material))
+        if self.description() is None:
+            atomic_write(
+                self.directory / "calculation.json",
+                _lines(
+                    {
+                        "key": key,
+                        "material_id": material.material_id,
+                        "formula": material.formula,
+                        "n_sites": material.n_sites,
+                        "source": material.source,
+                        "structure_hash": material.structure_hash,
+                        "engine": engine.name,
+                        "settings": engine.settings(),
+                        "settings_hash": engine.settings_hash,
+                    }
+                ),
+            )
+        if _read_json(self.flow_path) is None:
+            from monty.json import MontyEncoder
+
+            flow = engine.flow(material)
+            atomic_write(self.flow_path, json.dumps(flow, cls=MontyEncoder, indent=1) + "\n")
+
+    def description(self) -> dict[str, Any] | None:
+        """Content of ``calculation.json``, or None."""
+        return _read_json(self.directory / "calculation.json")
+
+    def handle(self) -> Handle | None:
+        """Who runs this calculation, or ran it last; None if nobody has yet."""
+        try:
+            return Handle(**(_read_json(self.handle_path) or {}))
+        except TypeError:
+            return None
+
+    def write_handle(self, handle: Handle) -> None:
+        """Replace ``handle.json``; only for who holds the calculation's lock."""
+        atomic_write(self.handle_path, _lines(asdict(handle)))
+
+    def result(self) -> CalculationOutput | None:
+        """The answer, or None while there is none.
+
+        A result file that cannot be understood (cut short by a failing disk, say) is moved aside
+        and counts as absent, so that the calculation is done again.
+        """
+        try:
+            return self._read_result()
+        except ValueError:
+            with try_lock(self.lock_path) as held:
+                return self.result_under_lock() if held else None
+
+    def result_under_lock(self) -> CalculationOutput | None:
+        """As :meth:`result`, for who already holds the calculation's lock."""
+        try:
+            return self._read_result()
+        except ValueError:
+            self.result_path.replace(self.result_path.with_name("result.json.broken"))
+            return None
+
+    def write_result(self, output: CalculationOutput) -> None:
+        """Write the answer in one step; only for who holds the calculation's lock.
+
+        Raises
+        ------
+        UserError
+            The disk is full or not writable; nothing is left behind.
+        """
+        atomic_write(self.result_path, _lines(output.to_dict()))
+
+    def state(self) -> State:
+        """Where the calculation stands."""
+        # The lock is looked at first: a calculation that ends in between is then seen as done.
+        running = is_locked(self.lock_path)
+        if self.result() is not None:
+            return State.DONE
+        if running:
+            return State.RUNNING
+        return State.PENDING if self.is_ready() else State.LOST
+
+    def is_ready(self) -> bool:
+        """Whether it is prepared and not cancelled."""
+        return self.flow_path.exists() and not self.cancelled_path.exists()
+
+    def sweep(self) -> None:
+        """Remove what a killed writer left; only for who holds the calculation's lock."""
+        for path in (self.result_path, self.handle_path):
+            for stale in self.directory.glob(f".{path.name}.*"):
+                stale.unlink(missing_ok=True)
+
+    def _read_result(self) -> CalculationOutput | None:
+        content = _read(self.result_path)
+        # Both bytes that are no UTF-8 and text that is no JSON raise a ValueError.
+        return None if content is None else CalculationOutput.from_dict(json.loads(content))
+
+
+def _lines(record: Mapping[str, Any]) -> str:
+    """JSON with one field per line: short enough for ``cat``, and whole to any reader."""
+    fields = (
+        f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
+        for name, value in record.items()
+    )
+    return "{\n" + ",\n".join(fields) + "\n}\n"
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    content = _read(path)
+    try:
+        value = None if content is None else json.loads(content)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(
+            f"Cannot read {path} ({error.strerror}); make it readable, "
+            "or remove it to have it made again."
+        ) from error
+
+
+def _poscar(material: Material) -> str:
+    from pymatgen.io.vasp.inputs import Poscar
+
+    comment = " ".join(f"{material.formula} {material.material_id}".split())
+    poscar = Poscar(material.structure, comment=comment)
+    return str(poscar.get_str(significant_figures=16))

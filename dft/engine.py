@@ -1,0 +1,174 @@
+"""What an engine is, and the one record every calculation ends in."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from screening.io import stable_hash
+
+if TYPE_CHECKING:
+    from jobflow.core.flow import Flow
+
+    from screening.material import Material
+
+Array = NDArray[np.float64]
+
+
+class Engine(Protocol):
+    """A way to calculate dielectric tensors.
+
+    The flow it makes runs in the calculation's directory, in another process and maybe on another
+    machine, long after the engine object is gone: everything it needs is in the flow or in that
+    directory.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name, for people and for the ledger."""
+        ...
+
+    @property
+    def settings_hash(self) -> str:
+        """Hash of :meth:`settings` and the name; see :func:`settings_hash`."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that changes the answer and nothing that does not, as plain JSON."""
+        ...
+
+    def flow(self, material: Material) -> Flow:
+        """The calculation as a jobflow flow.
+
+        Its output must be one reference, to ``CalculationOutput.to_dict()``. What the engine finds
+        out about a failure goes into that record; an exception ends as the record's ``error``.
+        """
+        ...
+
+
+def settings_hash(name: str, settings: dict[str, Any]) -> str:
+    """Identity of an engine with its settings: 32 hexadecimal digits."""
+    return stable_hash({"engine": name, "settings": settings})
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CalculationOutput:
+    """Raw facts from one run of an engine; whether to believe them is the gate's decision.
+
+    Attributes
+    ----------
+    electronic, ionic
+        ε∞ and the lattice contribution (relative permittivity), shape (3, 3), in the Cartesian
+        frame of the calculated structure; None where the run did not give them. They are kept as
+        the engine gave them, whatever their shape or content.
+    born_charges
+        Born effective charges in e, shape (atoms, 3, 3), or None.
+    min_optical_thz
+        Lowest optical frequency at Γ in THz, negative where it is imaginary.
+    band_gap
+        Band gap of this run in eV.
+    converged
+        Whether every self-consistency cycle reached its goal.
+    functional
+        Exchange-correlation functional, ``"PBE"`` or ``"PBEsol"``; empty if the run failed.
+    engine, engine_version
+        Which program gave the answer.
+    error
+        What went wrong, in the engine's words; None if nothing did.
+    timed_out
+        Whether the run was stopped at its time limit.
+    cpu_s, wall_s
+        Processor and wall time of the run, including all its processes.
+    """
+
+    electronic: Array | None = None
+    ionic: Array | None = None
+    born_charges: Array | None = None
+    min_optical_thz: float | None = None
+    band_gap: float | None = None
+    converged: bool
+    functional: str
+    engine: str
+    engine_version: str
+    error: str | None = None
+    timed_out: bool = False
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON; numbers that are not finite become null, for JSON has no NaN."""
+        record: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            record[field.name] = _finite(value.tolist() if _is_array(value) else value)
+        return record
+
+    @classmethod
+    def from_dict(cls, data: Any) -> CalculationOutput:
+        """Inverse of :meth:`to_dict`; a null inside a tensor becomes NaN.
+
+        Raises
+        ------
+        ValueError
+            Not such a record: a field is missing, unknown or of the wrong type.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(data, dict) or set(data) != names:
+            raise ValueError("not the record of a calculation")
+        for kind, fields in _TYPES.items():
+            for name in fields:
+                if not isinstance(data[name], kind) or (
+                    isinstance(data[name], bool) and kind is not bool
+                ):
+                    raise ValueError(f"'{name}' of the calculation's record has the wrong type")
+        return cls(**{name: _read(name, value) for name, value in data.items()})
+
+    @classmethod
+    def failure(
+        cls, engine: str, engine_version: str = "", *, error: str | None = None
+    ) -> CalculationOutput:
+        """The record of a run that gave no answer: ``error``, or timed out if there is none."""
+        return cls(
+            converged=False,
+            functional="",
+            engine=engine,
+            engine_version=engine_version,
+            error=error,
+            timed_out=error is None,
+        )
+
+
+_NUMBER = (int, float)
+_TYPES: dict[Any, tuple[str, ...]] = {
+    bool: ("converged", "timed_out"),
+    str: ("functional", "engine", "engine_version"),
+    (str, type(None)): ("error",),
+    _NUMBER: ("cpu_s", "wall_s"),
+    (*_NUMBER, type(None)): ("min_optical_thz", "band_gap"),
+    (list, type(None)): ("electronic", "ionic", "born_charges"),
+}
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, np.ndarray)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(element) for element in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read(name: str, value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    try:
+        return np.array(value, dtype=float)
+    except (TypeError, ValueError):
+        # Ragged rows or text: an answer was given, and the gate has to see that it is no tensor.
+        return np.full((3, 3), np.nan)

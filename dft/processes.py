@@ -1,0 +1,47 @@
+"""Finding and ending all processes of one calculation.
+
+Every calculation runs in a session of its own, whose number is the process id of its leader. What
+an engine starts stays in that session even where it makes process groups of its own, as ``mpirun``
+does, and even when the leader is dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+def session_members(session: int, *, inside: Path | None = None) -> list[int]:
+    """Process ids in ``session``, only those working in or below ``inside`` if it is given.
+
+    The second condition guards against a number that was given to a stranger since.
+    """
+    found = []
+    for entry in _PROC.iterdir() if _PROC.is_dir() else ():
+        if entry.name.isdigit() and _belongs(int(entry.name), session, inside):
+            found.append(int(entry.name))
+    return found
+
+
+def kill_session(
+    session: int, *, inside: Path | None = None, number: int = signal.SIGKILL
+) -> list[int]:
+    """Send a signal to the other processes in ``session``; returns whom it was sent to."""
+    members = [pid for pid in session_members(session, inside=inside) if pid != os.getpid()]
+    for pid in members:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+    return members
+
+
+def _belongs(pid: int, session: int, inside: Path | None) -> bool:
+    try:
+        if os.getsid(pid) != session:
+            return False
+        return inside is None or (_PROC / str(pid) / "cwd").readlink().is_relative_to(inside)
+    except OSError:
+        return False

@@ -1,0 +1,334 @@
+"""The ``screen`` command line.
+
+Heavy packages are imported inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from screening.errors import UserError
+
+if TYPE_CHECKING:
+    from flows.config import Campaign
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="screen",
+    help="Find dielectric crystals with few calculations: predict full tensors, pick the most "
+    "promising, calculate and check them, learn, and go round again.",
+    epilog="First look, offline: `screen run --task high-k --rounds 3`. GNU screen has the same "
+    "name; this program also answers to `dielectric-screen`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Directory = Annotated[
+    Path, typer.Option(envvar="SCREEN_DIRECTORY", help="Where campaigns are kept.")
+]
+LedgerUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        envvar="SCREEN_LEDGER",
+        help="SQLite file or postgresql:// URL. Default: ledger.sqlite in the directory.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
+Name = Annotated[str, typer.Argument(help="Name of the campaign; `screen status` lists them.")]
+
+CAMPAIGNS = Path("campaigns")
+
+
+@app.command()
+def run(
+    file: Annotated[
+        Path | None, typer.Argument(help="Campaign as YAML; flags override what it says.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="high-k (E_g·ε̄, default) or anisotropy (λmax/λmin).")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of the loop. Default: 3.")] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Calculations per round. Default: 20; on the built-in data 4."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the campaign. Default: the task's.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes all chance. Default: 0.")] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(help="Table (.parquet, .csv, .jsonl) or folder of CIF/POSCAR files."),
+    ] = None,
+    band_gaps: Annotated[
+        Path | None, typer.Option(help="CSV (file, band_gap) for a folder of candidates.")
+    ] = None,
+    known: Annotated[Path | None, typer.Option(help="Table of known tensors to learn from.")] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(help="Answer calculations from this table of known tensors."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Any other field, e.g. --set model.encoder=7net-0. May be repeated.",
+        ),
+    ] = None,
+    directory: Directory = CAMPAIGNS,
+    ledger: LedgerUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a campaign, or go on with the one of that name.
+
+    Without --candidates, --known and --replay it runs on DFPT results that come with the software:
+    a part is known, the rest is found. Stop it at any time; the same command goes on.
+    """
+    from flows.config import build_campaign
+
+    flags = {
+        "task": task,
+        "rounds": rounds,
+        "batch": batch,
+        "name": name,
+        "seed": seed,
+        "candidates": _candidates(candidates, band_gaps),
+        "known": _table(known),
+        "engine": None if replay is None else {"kind": "replay", "answers": _table(replay)},
+    }
+    overrides = {field: value for field, value in flags.items() if value is not None}
+    overrides |= dict(_assignment(text) for text in settings or [])
+    _run(build_campaign(file, overrides), directory, ledger, as_json)
+
+
+@app.command()
+def resume(
+    name: Name, directory: Directory = CAMPAIGNS, ledger: LedgerUrl = None, as_json: AsJson = False
+) -> None:
+    """Go on with a campaign, with the settings it was started with."""
+    from flows.config import Campaign
+
+    record = _campaign_record(name, directory, ledger)
+    _run(Campaign.model_validate(record.config), directory, ledger, as_json)
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="One campaign; all without a name.")] = None,
+    directory: Directory = CAMPAIGNS,
+    ledger: LedgerUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how campaigns stand."""
+    from flows.session import summary
+    from results.view import CampaignView
+
+    book = _existing_ledger(directory, ledger)
+    names = [record.name for record in book.campaigns()]
+    if name is not None:
+        names = [_campaign_record(name, directory, ledger).name]
+    views = [CampaignView.from_ledger(book, n) for n in names]
+    if as_json:
+        found = [summary(view) for view in views]
+        _print_json(found if name is None else found[0])
+    elif name is not None:
+        _show_campaign(views[0])
+    else:
+        _show_campaigns([summary(view) for view in views])
+
+
+@app.command()
+def report(
+    name: Name,
+    directory: Directory = CAMPAIGNS,
+    ledger: LedgerUrl = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write. Default: report.html of the campaign.")
+    ] = None,
+) -> None:
+    """Write the report of a campaign, one HTML file that needs nothing else, and say where."""
+    from results.report import write_report
+    from results.view import CampaignView
+
+    _campaign_record(name, directory, ledger)
+    view = CampaignView.from_ledger(_existing_ledger(directory, ledger), name)
+    typer.echo(write_report(view, output or directory / name / "report.html"))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a campaign file: every field, its default and what it means."""
+    from flows.config import Campaign
+
+    _print_json(Campaign.model_json_schema())
+
+
+def main() -> None:
+    """Entry point: errors that a user can cause end in one sentence."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except UserError as error:
+        _fail(f"Error: {error}", EXIT_ERROR)
+    except KeyboardInterrupt:
+        _fail("Interrupted. Nothing is lost: the same command goes on.", EXIT_INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - nothing unforeseen may reach the user as a traceback
+        path = Path("screen-error.log").absolute()
+        with contextlib.suppress(OSError):
+            path.write_text(traceback.format_exc())
+        _fail(
+            f"Error: this should not happen ({type(error).__name__}: {error}); please report it "
+            f"with the file {path}. Nothing is lost: the same command goes on.",
+            EXIT_ERROR,
+        )
+
+
+def _run(config: Campaign, directory: Path, ledger: str | None, as_json: bool) -> None:
+    from flows.orchestration import run_campaign
+
+    with _resumable(config.name, directory, ledger):
+        result = run_campaign(config, directory, ledger)
+    if as_json:
+        _print_json(result)
+        return
+    from flows.session import open_ledger
+    from results.view import CampaignView
+
+    view = CampaignView.from_ledger(open_ledger(directory.absolute(), ledger), config.name)
+    _show_campaign(view)
+    typer.echo(f"Report: {result['report']}")
+
+
+@contextlib.contextmanager
+def _resumable(name: str, directory: Path, ledger: str | None) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        where = "" if directory == CAMPAIGNS else f" --directory {directory}"
+        where += "" if ledger is None else " --ledger …"
+        _fail(
+            "Interrupted. Nothing is lost, and calculations under way carry on; go on with: "
+            f"screen resume {name}{where}",
+            EXIT_INTERRUPTED,
+        )
+
+
+def _show_campaign(view: Any) -> None:
+    from rich.console import Console
+
+    from flows.reporter import show_table
+    from results.tables import round_table, validated_table
+
+    console = Console(highlight=False)
+    for number in view.round_numbers:
+        table = round_table(view, number)
+        if len(table):
+            show_table(console, table.drop(columns=["detail", "rank"]), f"Round {number}")
+            for row in table[~table["verdict"].isin(["accepted", "planned", "submitted"])].itertuples():
+                console.print(f"  {row.material}: {row.detail}", markup=False)
+    show_table(
+        console, validated_table(view), f"Validated materials of '{view.name}' ({view.status})"
+    )
+
+
+def _show_campaigns(found: list[dict[str, Any]]) -> None:
+    import pandas as pd
+    from rich.console import Console
+
+    from flows.reporter import show_table
+
+    rows = [
+        {
+            "campaign": s["campaign"],
+            "task": s["task"],
+            "status": s["status"],
+            "rounds": sum(r["status"] == "finished" for r in s["rounds"]),
+            "calculations": s["calculations"],
+            "validated": len(s["validated"]),
+        }
+        for s in found
+    ]
+    show_table(Console(highlight=False), pd.DataFrame(rows), "Campaigns")
+
+
+def _campaign_record(name: str, directory: Path, ledger: str | None) -> Any:
+    book = _existing_ledger(directory, ledger)
+    record = book.campaign(name)
+    if record is None:
+        names = ", ".join(r.name for r in book.campaigns()) or "none yet"
+        raise UserError(f"There is no campaign '{name}' in the ledger; it has: {names}.")
+    return record
+
+
+def _existing_ledger(directory: Path, ledger: str | None) -> Any:
+    from flows.session import open_ledger
+
+    if ledger is None and not (directory / "ledger.sqlite").exists():
+        raise UserError(
+            f"There is no ledger in {directory.absolute()}; start a campaign with `screen run`, or "
+            "name the place with --directory or --ledger."
+        )
+    return open_ledger(directory.absolute(), ledger)
+
+
+def _candidates(path: Path | None, band_gaps: Path | None) -> dict[str, str] | None:
+    if path is None:
+        if band_gaps is not None:
+            raise UserError("--band-gaps belongs to a folder of candidates; give --candidates too.")
+        return None
+    if not path.is_dir():
+        if band_gaps is not None:
+            raise UserError(
+                f"--band-gaps belongs to a folder of candidates, and {path} is none; "
+                "a table has its own column band_gap."
+            )
+        return _table(path)
+    folder = {"kind": "folder", "path": str(path.absolute())}
+    return folder if band_gaps is None else {**folder, "band_gaps": str(band_gaps.absolute())}
+
+
+def _table(path: Path | None) -> dict[str, str] | None:
+    return None if path is None else {"kind": "table", "path": str(path.absolute())}
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    import yaml
+
+    field, equals, value = text.partition("=")
+    if not equals or not field:
+        raise UserError(f"--set {text} is no assignment; write FIELD=VALUE, e.g. model.epochs=30.")
+    try:
+        return field, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {text}: the value cannot be read; quote it as in YAML.") from None
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _interrupt(signum: int, frame: object) -> NoReturn:  # noqa: ARG001 - the signature is given
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    with contextlib.suppress(OSError):
+        print(message, file=sys.stderr, flush=True)  # noqa: T201 - the last word, whatever happened
+    sys.stderr.flush()
+    os._exit(status) if status == EXIT_INTERRUPTED else sys.exit(status)

@@ -1,0 +1,167 @@
+"""A campaign: one YAML file, one model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from dft.settings import GateThresholds, LocalLauncherSettings, ReplaySettings
+from models.settings import Functional, ModelSettings
+from screening.errors import UserError
+from screening.settings import (
+    AcquisitionSettings,
+    BuiltinSource,
+    CandidateSource,
+    FilterSettings,
+    KnownSource,
+    Settings,
+)
+from screening.tasks import get_task, task_names
+
+BUILTIN_BATCH = 4
+"""Calculations per round on the built-in data, which hold only 26 candidates."""
+
+
+class ReplayEngineSettings(ReplaySettings):
+    """The engine that answers from a table of known results, here with the table."""
+
+    answers: KnownSource = Field(
+        default=BuiltinSource(), description="Where the answers are taken from."
+    )
+
+
+class Campaign(Settings):
+    """Everything that decides what a campaign does; where it is kept is not part of it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+        description="Letters, digits, '.', '_' and '-'; also the name of its directory."
+    )
+    task: str = Field("high-k", description="high-k (E_g·ε̄) or anisotropy (λmax/λmin).")
+    rounds: Annotated[int, Field(ge=1)] = Field(3, description="Rounds of the loop.")
+    batch: Annotated[int, Field(ge=1)] = Field(20, description="Calculations per round.")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Fixes all chance.")
+    functional: Functional = Field(
+        "PBE", description="What candidates are predicted as: PBE or PBEsol, as the engine's."
+    )
+    known: KnownSource = Field(BuiltinSource(), description="Tensors known at the start.")
+    candidates: CandidateSource = Field(BuiltinSource(), description="Where to look.")
+    filters: FilterSettings = FilterSettings()
+    acquisition: AcquisitionSettings = AcquisitionSettings()
+    model: ModelSettings = ModelSettings()
+    engine: ReplayEngineSettings = ReplayEngineSettings()
+    launcher: LocalLauncherSettings = LocalLauncherSettings()
+    gate: GateThresholds = GateThresholds()
+
+    @field_validator("task")
+    @classmethod
+    def _task_exists(cls, value: str) -> str:
+        if value not in task_names():
+            raise ValueError(f"there is no task '{value}'; choose one of: {', '.join(task_names())}")
+        return value
+
+    @model_validator(mode="after")
+    def _answers_fit(self) -> Campaign:
+        builtin = isinstance(self.engine.answers, BuiltinSource)
+        if builtin and not isinstance(self.candidates, BuiltinSource):
+            raise ValueError(
+                "these candidates cannot be answered from the built-in results; name a table "
+                "with their tensors as engine.answers (--replay)"
+            )
+        return self
+
+
+def build_campaign(file: Path | None, overrides: Mapping[str, Any]) -> Campaign:
+    """A campaign from a YAML file, with single values overridden.
+
+    Parameters
+    ----------
+    file
+        YAML with the fields of :class:`Campaign`; paths in it are relative to the file.
+    overrides
+        Dotted field → value, for example ``{"model.epochs": 30}``.
+
+    Raises
+    ------
+    UserError
+        Unreadable YAML, an unknown field, a wrong type or an impossible value.
+    """
+    values: dict[str, Any] = _read_yaml(file) if file is not None else {}
+    for dotted, value in overrides.items():
+        _set(values, dotted.split("."), value, dotted)
+    values.setdefault("task", "high-k")
+    values.setdefault("name", values["task"])
+    if "batch" not in values and _kind(values.get("candidates")) == "builtin":
+        values["batch"] = BUILTIN_BATCH
+    try:
+        campaign = Campaign.model_validate(values)
+    except ValidationError as error:
+        where = f"in {file}" if file is not None else "in the campaign"
+        raise UserError(_sentence(error, where)) from None
+    get_task(campaign.task)
+    return campaign
+
+
+def _kind(source: Any) -> Literal["builtin"] | str | None:
+    return source.get("kind") if isinstance(source, dict) else ("builtin" if source is None else None)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no campaign file {file}; check the path.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The campaign file {file} cannot be read ({error}).") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark is not None else ""
+        raise UserError(f"{file} is no valid YAML{line}; see `screen schema` for the fields.") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file} holds no fields; see `screen schema` for what a campaign has.")
+    for path in (("known",), ("candidates",), ("engine", "answers")):
+        _resolve_paths(values, path, file.resolve().parent)
+    return values
+
+
+def _resolve_paths(values: dict[str, Any], path: Sequence[str], base: Path) -> None:
+    node: Any = values
+    for key in path:
+        node = node.get(key) if isinstance(node, dict) else None
+    if isinstance(node, dict):
+        for key in ("path", "band_gaps"):
+            if isinstance(node.get(key), str):
+                node[key] = str(base / node[key])
+
+
+def _set(values: dict[str, Any], keys: list[str], value: Any, dotted: str) -> None:
+    node = values
+    for key in keys[:-1]:
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise UserError(f"{dotted} cannot be set: '{key}' is a value, not a group of values.")
+    node[keys[-1]] = value
+
+
+def _sentence(error: ValidationError, where: str) -> str:
+    """The first thing that is wrong, as one sentence."""
+    first = error.errors()[0]
+    names = [str(part) for part in first["loc"] if part not in ("builtin", "table", "folder")]
+    field = ".".join(names)
+    given = first.get("input")
+    match first["type"]:
+        case "extra_forbidden":
+            text = f"'{field}' {where} is not a field that exists"
+        case "missing":
+            text = f"'{field}' is missing {where}"
+        case "value_error":
+            problem = str(first["ctx"]["error"])
+            text = f"{f'{chr(39)}{field}{chr(39)} ' if field else ''}{where}: {problem}"
+            text = text[0].upper() + text[1:]
+        case _:
+            text = f"'{field}' {where} is {given!r}, but: {first['msg'][0].lower()}{first['msg'][1:]}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{text}{more}; `screen schema` lists all fields."

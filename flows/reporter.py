@@ -1,0 +1,116 @@
+"""What a person sees while a campaign runs: notes, progress bars, tables.
+
+Everything but a command's result goes to standard error, so that ``--json`` output stays clean.
+Inside a Prefect run, notes are written to the run's log as well.
+"""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Reporter:
+    """Notes and progress on the terminal; a context manager, silent unless entered."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            transient=True,
+        )
+        self._bar: TaskID | None = None
+        self._what = ""
+        self._shown = False
+
+    def __enter__(self) -> Reporter:
+        self._progress.start()
+        self._shown = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._clear()
+        self._progress.stop()
+        self._shown = False
+
+    def note(self, text: str) -> None:
+        """One line that stays."""
+        if self._shown:
+            self._clear()
+            self.console.print(text)
+        if (logger := run_logger()) is not None:
+            logger.info(text)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Move the bar of the current activity; a new ``what`` starts a new bar."""
+        if not self._shown:
+            return
+        if what != self._what or self._bar is None:
+            self._clear()
+            self._what = what
+            self._bar = self._progress.add_task(what, total=total)
+        self._progress.update(self._bar, completed=done, total=total)
+
+    def _clear(self) -> None:
+        if self._bar is not None:
+            self._progress.remove_task(self._bar)
+            self._bar = None
+
+
+def run_logger() -> Any | None:
+    """The logger of the Prefect run this code is in, if it is in one."""
+    from prefect.context import FlowRunContext, TaskRunContext
+
+    if FlowRunContext.get() is None and TaskRunContext.get() is None:
+        return None
+    from prefect.logging import get_run_logger
+
+    logger = get_run_logger()
+    return logger if isinstance(logger, logging.Logger | logging.LoggerAdapter) else None
+
+
+def show_table(console: Console, frame: pd.DataFrame, title: str) -> None:
+    """Print a table; numbers with four significant digits, unknown ones as a dash."""
+    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
+    for column in frame.columns:
+        numeric = frame[column].dtype.kind in "fiu"
+        table.add_column(str(column), justify="right" if numeric else "left", overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    import pandas as pd
+
+    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

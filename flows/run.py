@@ -1,0 +1,133 @@
+"""What the steps of one campaign share."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import platform
+from pathlib import Path
+
+from dft.engine import Engine
+from dft.launcher import Launcher, make_launcher
+from flows.config import Campaign
+from flows.reporter import Reporter
+from models.cache import FeatureCache
+from models.ensemble import resolve_device
+from results.ledger import Ledger
+from results.records import RoundRecord
+from screening.errors import UserError
+from screening.material import KnownMaterial
+from screening.tasks import Task, get_task
+
+FINISHED = "finished"
+"""Status of a campaign that has nothing left to do."""
+
+PACKAGES = (
+    "dielectric-screen", "torch", "e3nn", "sevenn", "pymatgen", "spglib", "jobflow", "prefect",
+    "sqlalchemy", "numpy", "pandas",
+)  # fmt: skip
+
+
+class CampaignRun:
+    """A campaign at work: its settings, its place on disk, the ledger and the tools.
+
+    Parameters
+    ----------
+    config
+        The campaign.
+    directory
+        Where all campaigns live; this one's files go below ``directory / config.name``.
+    ledger
+        The ledger.
+    reporter
+        Where progress is shown.
+    """
+
+    def __init__(
+        self, config: Campaign, directory: Path, ledger: Ledger, reporter: Reporter
+    ) -> None:
+        self.config = config
+        self.directory = directory / config.name
+        self.ledger = ledger
+        self.reporter = reporter
+        self.task: Task = get_task(config.task)
+        self._launchers: dict[Path, Launcher] = {}
+
+    @functools.cached_property
+    def cache(self) -> FeatureCache:
+        """Features of crystals, shared by all campaigns of this user."""
+        return FeatureCache(
+            self.config.model.encoder, device=str(resolve_device(self.config.model.device))
+        )
+
+    @functools.cached_property
+    def known(self) -> list[KnownMaterial]:
+        """Materials whose tensors are known at the start.
+
+        Raises
+        ------
+        UserError
+            One of them contains an element that the encoder does not know.
+        """
+        from models.encoder import supported_elements
+        from screening.sources import load_known
+
+        elements = supported_elements(self.config.model.encoder)
+        known = load_known(self.config.known)
+        for entry in known:
+            if strangers := sorted(set(entry.material.elements) - elements):
+                raise UserError(
+                    f"The known material {entry.material.material_id} contains {strangers[0]}, "
+                    f"which the encoder {self.config.model.encoder} does not know; "
+                    "take it out of the table."
+                )
+        return known
+
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """What calculates."""
+        from dft.replay import ReplayEngine
+        from screening.sources import load_answers
+
+        return ReplayEngine(load_answers(self.config.engine.answers), self.config.engine)
+
+    def launcher(self, root: Path) -> Launcher:
+        """What runs the calculations below ``root``."""
+        if root not in self._launchers:
+            self._launchers[root] = make_launcher(self.config.launcher, root)
+        return self._launchers[root]
+
+    def close(self) -> None:
+        """Let go of the launchers; calculations under way carry on."""
+        for launcher in self._launchers.values():
+            launcher.close()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all rounds are done."""
+        record = self.ledger.campaign(self.config.name)
+        return record is not None and record.status == FINISHED
+
+    @property
+    def calculations(self) -> Path:
+        """Root of this campaign's calculation directories."""
+        return self.directory / "calculations"
+
+    def round_directory(self, number: int) -> Path:
+        """Where the files of a round go."""
+        return self.directory / f"round-{number}"
+
+    def round(self, number: int) -> RoundRecord:
+        """A round as the ledger has it, begun if need be."""
+        return self.ledger.start_round(self.config.name, number)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results depend on, for provenance."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,83 @@
+"""Opening and closing a campaign."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dft.locks import try_lock
+from flows.config import Campaign
+from flows.files import write_campaign, write_results
+from flows.reporter import Reporter
+from flows.run import FINISHED, CampaignRun, versions
+from results.ledger import Ledger
+from results.tables import validated_table
+from results.view import CampaignView
+from screening.errors import UserError
+from screening.io import unwritable
+
+def open_ledger(directory: Path, ledger: str | None) -> Ledger:
+    """The ledger at a URL or path, by default ``ledger.sqlite`` in the campaigns' directory."""
+    return Ledger(ledger if ledger is not None else directory / "ledger.sqlite")
+
+
+@contextlib.contextmanager
+def opened(config: Campaign, directory: Path, ledger: str | None) -> Iterator[CampaignRun]:
+    """The campaign entered in the ledger, held by this process alone.
+
+    Raises
+    ------
+    UserError
+        The name is taken by a campaign with other settings, another process is running this one,
+        or nothing can be written.
+    """
+    directory = directory.absolute()
+    book = open_ledger(directory, ledger)
+    home = directory / config.name
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(home, error) from error
+    with contextlib.ExitStack() as stack:
+        if not stack.enter_context(try_lock(home / ".lock")):
+            raise UserError(
+                f"Campaign '{config.name}' is being run by another process; wait for it, or watch "
+                f"it with: screen status {config.name}."
+            )
+        run = CampaignRun(config, directory, book, stack.enter_context(Reporter()))
+        stack.callback(run.close)
+        dump = config.model_dump(mode="json")
+        exists = book.campaign(config.name) is not None
+        known = None if exists else run.known
+        book.create_campaign(config.name, dump, config.task, config.seed, versions(), known)
+        write_campaign(run)
+        yield run
+
+
+def conclude(run: CampaignRun) -> dict[str, Any]:
+    """Close the campaign, write its last files and say what came out, as plain JSON."""
+    if not run.is_finished:
+        run.ledger.finish_campaign(run.config.name, FINISHED)
+    report = write_results(run)
+    view = CampaignView.from_ledger(run.ledger, run.config.name)
+    return {**summary(view), "directory": str(run.directory), "report": str(report)}
+
+
+def summary(view: CampaignView) -> dict[str, Any]:
+    """A campaign in a few lines of JSON; numbers as in the tables, unknown ones null."""
+    verdicts = view.calculations["verdict"]
+    validated = validated_table(view).astype(object)
+    return {
+        "campaign": view.name,
+        "task": view.task.name,
+        "status": view.status,
+        "rounds": [
+            {"round": int(n), "status": str(s), "trained_on": None if t != t else int(t)}
+            for n, s, t in view.rounds[["number", "status", "n_training"]].itertuples(index=False)
+        ],
+        "calculations": len(verdicts),
+        "verdicts": {str(k) or "open": int(n) for k, n in verdicts.value_counts().items()},
+        "validated": validated.where(validated.notna(), None).to_dict("records"),
+    }

@@ -1,0 +1,259 @@
+"""The steps of a round, each safe to repeat: what the ledger has is not done again."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Concatenate, Generic, ParamSpec, TypeVar
+
+import pandas as pd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
+
+from dft.calculation import Calculation, State, calculation_key
+from dft.gate import judge
+from flows.files import write_predictions, write_results, write_round
+from flows.run import CampaignRun
+from models.ensemble import Ensemble, training_hash
+from models.store import fit_or_reuse
+from results.records import PlannedCalculation, Selection
+from results.schema import CalculationStatus, RoundStatus
+from screening.acquisition import acquisition, top
+from screening.errors import UserError
+from screening.filters import Pool, filter_candidates
+from screening.io import stable_hash
+from screening.material import Material
+from screening.tensors import mean_permittivity
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+POLL_S = 0.2
+
+
+class Step(Generic[P, R]):
+    """A function that is a Prefect task inside a flow run and a plain call otherwise.
+
+    The first argument is the run; a round's steps take the round's number next, and what they took
+    in time is recorded under their name.
+    """
+
+    def __init__(self, function: Callable[Concatenate[CampaignRun, P], R]) -> None:
+        functools.update_wrapper(self, function)
+        self.name = function.__name__
+        self.function = function
+
+    def __call__(self, run: CampaignRun, *args: P.args, **kwargs: P.kwargs) -> R:
+        number = args[0] if args and isinstance(args[0], int) else None
+        call: Callable[..., R] = self.function
+        if FlowRunContext.get() is not None:
+            label = self.name if number is None else f"{self.name} (round {number})"
+            call = task(
+                self.function, name=self.name, task_run_name=label, cache_policy=NO_CACHE,
+                persist_result=False,
+            )  # fmt: skip
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = call(run, *args, **kwargs)
+        if number is not None:
+            run.ledger.record_seconds(
+                run.round(number).id, self.name,
+                time.perf_counter() - wall, time.process_time() - cpu,
+            )  # fmt: skip
+        return result
+
+
+@Step
+def pull(run: CampaignRun) -> Pool:
+    """Candidates that pass the filters, and what is known at the start.
+
+    Raises
+    ------
+    UserError
+        The sources differ from those that the campaign began with.
+    """
+    from models.encoder import supported_elements
+    from screening.sources import load_candidates
+
+    pool = filter_candidates(
+        load_candidates(run.config.candidates),
+        run.task,
+        run.config.filters,
+        supported_elements(run.config.model.encoder),
+        [entry.material for entry in run.known],
+        run.reporter.progress,
+    )
+    sources = {
+        "known": training_hash(run.known, run.config.model, run.config.seed),
+        "candidates": stable_hash([[m.material_id, m.structure_hash] for m in pool.candidates]),
+    }
+    detail = {**sources, "n_known": len(run.known), "candidates_summary": pool.summary()}
+    run.ledger.event(run.config.name, "pulled", detail, once="pulled")
+    events = run.ledger.events(run.config.name)
+    first = events[events["kind"] == "pulled"]["detail"].iloc[0]
+    for name, value in sources.items():
+        if first[name] != value:
+            raise UserError(
+                f"The {name} materials of campaign '{run.config.name}' are not those it began "
+                "with; restore the files it reads, or start a campaign under another name."
+            )
+    run.reporter.note(f"{len(run.known)} materials known. Candidates: {pool.summary()}.")
+    return pool
+
+
+@Step
+def train(run: CampaignRun, number: int) -> None:
+    """An ensemble trained on all that is known and validated so far."""
+    record = run.round(number)
+    if record.status != RoundStatus.STARTED:
+        return
+    training = [*run.known, *run.ledger.accepted(run.config.name, before_round=number)]
+    directory = run.round_directory(number) / "model"
+    ensemble = fit_or_reuse(
+        training, run.config.model, run.config.seed, run.cache, directory, run.reporter.progress
+    )
+    run.ledger.record_training(
+        record.id, ensemble.training_hash, len(training), directory,
+        ensemble.training_hash, ensemble.metrics,
+    )  # fmt: skip
+    errors = ensemble.metrics.get("static", {})
+    accuracy = f", median error of ε̄ {errors['median_relative']:.0%}" if errors else ""
+    run.reporter.note(f"Trained on {len(training)} materials{accuracy} (unseen test crystals).")
+
+
+@Step
+def predict(run: CampaignRun, number: int, pool: Pool) -> None:
+    """Tensors, figure of merit and acquisition of every candidate not calculated yet."""
+    record = run.round(number)
+    if record.status not in (RoundStatus.STARTED, RoundStatus.TRAINED):
+        return
+    candidates = remaining(run, number, pool)
+    ensemble = Ensemble.load(run.round_directory(number) / "model")
+    prediction = ensemble.predict(
+        [m.structure for m in candidates], run.config.functional, run.cache, run.reporter.progress
+    )
+    gaps = pd.Series([m.band_gap for m in candidates], dtype=float).to_numpy()
+    static = prediction.static
+    merits = run.task.figure_of_merit(gaps[None, :], static)
+    epsilon = mean_permittivity(static)
+    seed = _seed(run, number)
+    values = acquisition(merits, run.config.acquisition, seed)
+    order = top(values, len(values), seed)
+    table = pd.DataFrame(
+        {
+            "material_id": [m.material_id for m in candidates],
+            "structure_hash": [m.structure_hash for m in candidates],
+            "formula": [m.formula for m in candidates],
+            "n_sites": [m.n_sites for m in candidates],
+            "band_gap": gaps,
+            "electronic": list(prediction.electronic.mean(axis=0)),
+            "ionic": list(prediction.ionic.mean(axis=0)),
+            "epsilon_mean": epsilon.mean(axis=0),
+            "epsilon_std": epsilon.std(axis=0, ddof=1),
+            "merit_mean": merits.mean(axis=0),
+            "merit_std": merits.std(axis=0, ddof=1),
+            "acquisition": values,
+        }
+    ).iloc[order]
+    table["rank"] = range(1, len(table) + 1)
+    write_predictions(run.round_directory(number), table, prediction, order)
+    run.ledger.record_predictions(record.id, table)
+
+
+@Step
+def select(run: CampaignRun, number: int, pool: Pool) -> None:
+    """The best candidates by acquisition become calculations."""
+    record = run.round(number)
+    if record.status != RoundStatus.PREDICTED:
+        return
+    by_hash = {m.structure_hash: m for m in pool.candidates}
+    picks = run.ledger.predictions(record.id).head(run.config.batch)
+    engine = run.engine
+    selections, planned, materials = [], [], []
+    for row in picks.itertuples():
+        material = by_hash[str(row.structure_hash)]
+        key = calculation_key(material.structure_hash, engine.settings_hash)
+        materials.append(material)
+        planned.append(
+            PlannedCalculation(
+                key, material.structure_hash, material.material_id, engine.name,
+                engine.settings(), engine.settings_hash, str(run.calculations / key),
+            )
+        )  # fmt: skip
+        selections.append(
+            Selection(
+                key, row.rank, row.acquisition, row.merit_mean, row.merit_std,
+                row.epsilon_mean, row.epsilon_std,
+            )
+        )  # fmt: skip
+    run.ledger.select(record.id, selections, planned, materials)
+
+
+@Step
+def calculate(run: CampaignRun, number: int) -> None:
+    """Submit what has no result yet and wait for all of it."""
+    waiting = _open_calculations(run, number)
+    if not waiting:
+        return
+    for directory, material in waiting:
+        Calculation(directory).prepare(run.engine, material)
+    roots: dict[Path, list[str]] = {}
+    for directory, _ in waiting:
+        roots.setdefault(directory.parent, []).append(directory.name)
+    for root, keys in roots.items():
+        for key, handle in run.launcher(root).submit(keys).items():
+            run.ledger.mark_submitted(key, handle)
+    while True:
+        states = [s for root, keys in roots.items() for s in run.launcher(root).poll(keys).values()]
+        done = sum(state is State.DONE for state in states)
+        run.reporter.progress(f"calculating, round {number}", done, len(states))
+        if done == len(states):
+            return
+        time.sleep(POLL_S)
+
+
+@Step
+def gate(run: CampaignRun, number: int) -> None:
+    """Accept or refuse every finished calculation, and record both."""
+    for directory, material in _open_calculations(run, number):
+        output = run.launcher(directory.parent).fetch(directory.name)
+        judgement = judge(material.structure, output, run.config.gate)
+        tensors = judgement.tensors
+        run.ledger.record_result(
+            directory.name, output.to_dict(), str(judgement.verdict), judgement.detail,
+            tensors.electronic if tensors else None, tensors.ionic if tensors else None,
+            output.functional or None,
+        )  # fmt: skip
+
+
+@Step
+def record(run: CampaignRun, number: int) -> None:
+    """Close the round and write its files and the report."""
+    run.ledger.finish_round(run.round(number).id)
+    write_round(run, number)
+    write_results(run)
+
+
+def remaining(run: CampaignRun, number: int, pool: Pool) -> list[Material]:
+    """Candidates that no earlier round has picked."""
+    table = run.ledger.calculations(run.config.name)
+    taken = set(table[table["round"] < number]["structure_hash"])
+    return [m for m in pool.candidates if m.structure_hash not in taken]
+
+
+def _open_calculations(run: CampaignRun, number: int) -> list[tuple[Path, Material]]:
+    """Directories and materials of a round's calculations that have no verdict yet."""
+    keys = run.ledger.selections(run.round(number).id)["key"]
+    records = [run.ledger.calculation(str(key)) for key in keys]
+    return [
+        (Path(r.directory), r.material)
+        for r in records
+        if r is not None and r.status != CalculationStatus.FINISHED
+    ]
+
+
+def _seed(run: CampaignRun, number: int) -> int:
+    return int(stable_hash([run.config.seed, number])[:8], 16)
+

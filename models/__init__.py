@@ -1,0 +1,1 @@
+"""Structure → dielectric tensors with an error bar: encoder, readout, training, ensemble."""

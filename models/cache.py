@@ -1,0 +1,125 @@
+"""Features on disk, addressed by content, shared by any number of processes.
+
+One file per crystal: 16 bytes of BLAKE2 digest, then the rows as half-precision numbers (relative
+error 2e-4). Files appear whole or not at all; a damaged one is noticed by its digest and replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from screening.io import atomic_write, stable_hash
+from screening.symmetry import Cell, primitive_cell
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+    from models.encoder import Encoder
+    from models.settings import EncoderName
+
+Features = NDArray[np.float16]
+Progress = Callable[[int, int], None]
+
+DIGEST_BYTES = 16
+FORMAT = 1
+ENCODE_CHUNK = 64
+"""Crystals encoded between two writes to disk: what a crash can cost."""
+
+
+def default_cache_directory() -> Path:
+    """``$SCREEN_CACHE`` or ``$XDG_CACHE_HOME/dielectric-screen``, by default below ``~/.cache``."""
+    if given := os.environ.get("SCREEN_CACHE"):
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "dielectric-screen"
+
+
+class FeatureCache:
+    """Encodes crystals that have not been seen before and remembers all of them.
+
+    Features belong to the primitive cell in the crystal's own Cartesian frame, so that a supercell
+    costs no more than the crystal it repeats.
+    """
+
+    def __init__(
+        self, encoder: EncoderName, directory: Path | None = None, device: str = "cpu"
+    ) -> None:
+        self.encoder_name = encoder
+        self.device = device
+        self.root = directory if directory is not None else default_cache_directory()
+        self.directory = self.root / "features" / f"{encoder}-v{FORMAT}"
+        self._encoder: Encoder | None = None
+
+    @property
+    def encoder(self) -> Encoder:
+        """The potential, loaded when the first unknown crystal comes."""
+        if self._encoder is None:
+            from models.encoder import Encoder
+
+            self._encoder = Encoder(self.encoder_name, self.device)
+        return self._encoder
+
+    def features(
+        self, structures: Sequence[Structure], progress: Progress | None = None
+    ) -> list[Features]:
+        """Features of each structure's primitive cell, (n_atoms, width) half-precision rows.
+
+        Parameters
+        ----------
+        structures
+            Ordered crystals of supported elements.
+        progress
+            Called with (done, total) as the work goes on.
+        """
+        cells = [primitive_cell(structure) for structure in structures]
+        paths = [self._path(cell) for cell in cells]
+        found = [self._read(path) for path in paths]
+        missing = [i for i, features in enumerate(found) if features is None]
+        done = len(cells) - len(missing)
+        for start in range(0, len(missing), ENCODE_CHUNK):
+            if progress is not None:
+                progress(done + start, len(cells))
+            chunk = missing[start : start + ENCODE_CHUNK]
+            for i, rows in zip(chunk, self.encoder.encode([cells[i] for i in chunk]), strict=True):
+                found[i] = features = rows.astype(np.float16)
+                self._write(paths[i], features)
+        if progress is not None:
+            progress(len(cells), len(cells))
+        return [features for features in found if features is not None]
+
+    def _path(self, cell: Cell) -> Path:
+        lattice, positions, species = cell
+        key = stable_hash(
+            [
+                (np.round(lattice, 5) + 0.0).tolist(),
+                (np.round(np.mod(positions, 1.0), 5) % 1.0).tolist(),
+                species.tolist(),
+            ]
+        )
+        return self.directory / key[:2] / f"{key}-{len(species)}"
+
+    def _read(self, path: Path) -> Features | None:
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return None
+        digest, data = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        n_atoms = int(path.name.rsplit("-", 1)[1])
+        if _digest(data) != digest or not data or len(data) % (2 * n_atoms):
+            return None
+        return np.frombuffer(data, dtype=np.float16).reshape(n_atoms, -1)
+
+    def _write(self, path: Path, features: Features) -> None:
+        data = np.ascontiguousarray(features).tobytes()
+        atomic_write(path, _digest(data) + data)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()

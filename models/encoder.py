@@ -1,0 +1,196 @@
+"""A frozen open interatomic potential (SevenNet) as an exactly O(3)-equivariant encoder.
+
+SevenNet is equivariant under rotations only. Its features under the inverted crystal are computed
+as well; sums and differences of the two are then exactly even or odd under inversion, and the
+parts that a symmetric polar tensor can be built from are kept: even scalars (0e), polar vectors
+(1o) and even rank-2 tensors (2e), from all layers.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.settings import EncoderName
+from screening.symmetry import Cell
+
+ATOMS_PER_BATCH = {"cpu": 64, "cuda": 4096}
+"""Small batches win on a CPU (caches), large ones on a GPU (launch cost)."""
+
+
+@dataclass(frozen=True)
+class FeatureLayout:
+    """Numbers of channels per atom and how they lie in one flat row.
+
+    A row is [scalars | vectors (channel, x y z) | rank-2 tensors (channel, 5 components)].
+    """
+
+    scalars: int
+    vectors: int
+    tensors: int
+
+    @property
+    def width(self) -> int:
+        """Numbers per atom."""
+        return self.scalars + 3 * self.vectors + 5 * self.tensors
+
+    def split(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Rows (..., width) → scalars (..., s), vectors (..., v, 3), tensors (..., t, 5)."""
+        s, v = self.scalars, self.scalars + 3 * self.vectors
+        return (
+            rows[..., :s],
+            rows[..., s:v].unflatten(-1, (self.vectors, 3)),
+            rows[..., v:].unflatten(-1, (self.tensors, 5)),
+        )
+
+
+@functools.cache
+def rank2_basis() -> torch.Tensor:
+    """Matrices (5, 3, 3) that turn the five l = 2 components into a traceless symmetric matrix."""
+    from e3nn import o3
+
+    basis = o3.ReducedTensorProducts("ij=ji", i="1o").change_of_basis[1:]
+    return torch.as_tensor(basis, dtype=torch.float64).detach()
+
+
+class Encoder:
+    """Frozen SevenNet; features of every layer after its equivariant gate.
+
+    Parameters
+    ----------
+    name
+        ``7net-l3i5`` or ``7net-0``; both come inside the sevenn package, no network needed.
+    device
+        ``cpu`` or ``cuda``.
+    """
+
+    def __init__(self, name: EncoderName, device: str = "cpu") -> None:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from e3nn import o3
+            from sevenn.util import load_checkpoint
+
+            checkpoint = load_checkpoint(name)
+            model = checkpoint.build_model()
+        self.name = name
+        self.device = torch.device(device)
+        config = checkpoint.config
+        self.cutoff = float(config["cutoff"])
+        n_layers = int(config["num_convolution_layer"])
+        for key in (
+            "reduce_input_to_hidden",
+            "reduce_hidden_to_energy",
+            "rescale_atomic_energy",
+            "reduce_total_enegy",  # spelt so in sevenn
+            "force_output",
+        ):
+            model.delete_module_by_key(key)
+        model.key_grad = None  # no forces wanted, so no graph
+        self._model = model.to(self.device).eval().requires_grad_(False)
+        self._outputs: dict[int, torch.Tensor] = {}
+        self._slices: list[dict[int, tuple[slice, int]]] = []
+        for layer in range(n_layers):
+            gate = getattr(model, f"{layer}_equivariant_gate")
+            irreps = o3.Irreps(str(model.get_irreps_in(f"{layer}_equivariant_gate", "irreps_out")))
+            slices = zip(irreps, irreps.slices(), strict=True)
+            self._slices.append({mul_ir.ir.l: (part, mul_ir.mul) for mul_ir, part in slices})
+            gate.register_forward_hook(self._keep(layer))
+        channels = [sum(s[l][1] for s in self._slices if l in s) for l in range(3)]
+        self.layout = FeatureLayout(*channels)
+
+    def _keep(self, layer: int) -> Any:
+        def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+            self._outputs[layer] = output["x"]
+
+        return hook
+
+    def encode(self, cells: Sequence[Cell]) -> list[NDArray[np.float32]]:
+        """Features of every atom.
+
+        Parameters
+        ----------
+        cells
+            Lattice (Å, rows), fractional positions, atomic numbers of each crystal.
+
+        Returns
+        -------
+        list
+            One array (n_atoms, ``layout.width``) per crystal, in the crystal's Cartesian frame.
+        """
+        found: list[NDArray[np.float32]] = []
+        batch: list[Cell] = []
+        limit = ATOMS_PER_BATCH[self.device.type]
+        for cell in cells:
+            if batch and sum(len(c[2]) for c in batch) + len(cell[2]) > limit:
+                found += self._encode_batch(batch)
+                batch = []
+            batch.append(cell)
+        return found + (self._encode_batch(batch) if batch else [])
+
+    @torch.no_grad()
+    def _encode_batch(self, cells: Sequence[Cell]) -> list[NDArray[np.float32]]:
+        from matscipy.neighbours import neighbour_list
+
+        sizes = [len(cell[2]) for cell in cells]
+        edges, vectors, offset = [], [], 0
+        for (lattice, positions, _), size in zip(cells, sizes, strict=True):
+            i, j, d = neighbour_list(
+                "ijD", pbc=[True] * 3, cell=lattice, positions=positions @ lattice,
+                cutoff=self.cutoff,
+            )  # fmt: skip
+            edges.append(np.stack([i, j]).astype(np.int64) + offset)
+            vectors.append(d)
+            offset += size
+        numbers = torch.as_tensor(np.concatenate([cell[2] for cell in cells]), device=self.device)
+        edge_index = torch.as_tensor(np.concatenate(edges, axis=1), device=self.device)
+        edge_vec = torch.as_tensor(
+            np.concatenate(vectors), dtype=torch.float32, device=self.device
+        )
+        plain, inverted = (
+            self._layers(numbers, edge_index, sign * edge_vec) for sign in (1.0, -1.0)
+        )
+        parity = (1.0, -1.0, 1.0)  # 0e, 1o, 2e
+        parts = [
+            torch.cat([(a[l] + parity[l] * b[l]) / 2 for a, b in zip(plain, inverted, strict=True)
+                       if l in a], dim=1)
+            for l in range(3)
+        ]  # fmt: skip
+        rows = torch.cat(parts, dim=1).cpu().numpy()
+        return np.split(rows, np.cumsum(sizes)[:-1])
+
+    def _layers(
+        self, numbers: torch.Tensor, edge_index: torch.Tensor, edge_vec: torch.Tensor
+    ) -> list[dict[int, torch.Tensor]]:
+        """Per layer: degree l → flat features (n_atoms, channels · (2l + 1))."""
+        self._outputs.clear()
+        self._model(
+            {
+                "atomic_numbers": numbers,
+                "x": numbers,
+                "edge_index": edge_index,
+                "edge_vec": edge_vec,
+            }
+        )
+        return [
+            {l: self._outputs[layer][:, part] for l, (part, _) in slices.items()}
+            for layer, slices in enumerate(self._slices)
+        ]
+
+
+@functools.cache
+def supported_elements(name: EncoderName) -> frozenset[str]:
+    """Symbols of the elements that the encoder was trained on."""
+    from pymatgen.core import Element
+    from sevenn.util import load_checkpoint
+
+    numbers = load_checkpoint(name).config["_type_map"]
+    return frozenset(Element.from_Z(int(z)).symbol for z in numbers)

@@ -1,0 +1,38 @@
+"""Settings of the predictor."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EncoderName = Literal["7net-l3i5", "7net-0"]
+Functional = Literal["PBE", "PBEsol"]
+FUNCTIONALS: tuple[Functional, ...] = ("PBE", "PBEsol")
+
+
+class ModelSettings(BaseModel):
+    """Ensemble of gated equivariant readouts on a frozen open potential."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    encoder: EncoderName = Field(
+        "7net-l3i5", description="Frozen potential; 7net-0 is twice as fast and a little worse."
+    )
+    members: Annotated[int, Field(ge=2, le=50)] = Field(
+        5, description="Networks in the ensemble, each on its own seeded 80/10/10 split."
+    )
+    epochs: Annotated[int, Field(ge=1)] = Field(60, description="Passes over the training set.")
+    max_steps: Annotated[int, Field(ge=1)] = Field(
+        4000, description="Upper limit of optimiser steps, whatever the size of the training set."
+    )
+    min_steps: Annotated[int, Field(ge=1)] = Field(
+        400, description="Lower limit of optimiser steps, for training sets of a few crystals."
+    )
+    batch_size: Annotated[int, Field(ge=1)] = Field(48, description="Crystals per step.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(3e-3, description="Peak of one cycle.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(2e-2, description="AdamW's.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="As in DTNet.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: a CUDA GPU if there is one, otherwise the CPU."
+    )

@@ -1,0 +1,42 @@
+"""Trained ensembles on disk: the same training set, settings and seed are never trained twice."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from models.cache import FeatureCache
+from models.ensemble import Ensemble, Progress, training_hash
+from models.settings import ModelSettings
+from screening.errors import UserError
+from screening.material import KnownMaterial
+
+
+def fit_or_reuse(
+    known: Sequence[KnownMaterial],
+    settings: ModelSettings,
+    seed: int,
+    cache: FeatureCache,
+    directory: Path,
+    progress: Progress | None = None,
+) -> Ensemble:
+    """An ensemble trained on ``known``, saved in ``directory``.
+
+    One that lies there already, or in the store of the feature cache, is taken if its training hash
+    is the right one; a damaged one is replaced.
+    """
+    wanted = training_hash(known, settings, seed)
+    store = cache.root / "models" / wanted
+    for place in (directory, store):
+        with contextlib.suppress(UserError):
+            ensemble = Ensemble.load(place)
+            if ensemble.training_hash == wanted:
+                if place is store:
+                    ensemble.save(directory)
+                return ensemble
+    ensemble = Ensemble.fit(known, settings, seed, cache, progress)
+    ensemble.save(directory)
+    ensemble.save(store)
+    return ensemble
+

@@ -1,0 +1,245 @@
+"""The part of the ledger that holds campaigns and what was known before them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from results import encoding
+from results import schema as t
+from results.database import Database, insert_missing, insert_once
+from results.records import CampaignRecord
+from screening.errors import UserError
+from screening.io import stable_hash
+from screening.material import KnownMaterial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUNNING = "running"
+
+_MAX_DIFFERENCES = 3
+_MAX_VALUE_LENGTH = 60
+
+_KNOWN = {
+    "material_id": "str",
+    "structure_hash": "str",
+    "formula": "str",
+    "n_sites": "int64",
+    "band_gap": "float64",
+    "functional": "str",
+    "electronic": "object",
+    "ionic": "object",
+}
+
+
+class CampaignLedger:
+    """Campaigns: created once, with all their settings; see :class:`results.ledger.Ledger`."""
+
+    def __init__(self, where: str | Path) -> None:
+        self._database = Database(where)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._database.label})"
+
+    def create_campaign(
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        task: str,
+        seed: int,
+        versions: Mapping[str, Any],
+        known: Sequence[KnownMaterial] | None = None,
+    ) -> CampaignRecord:
+        """Enter a campaign and what is known at its start, or find it as it was entered.
+
+        Where a campaign of that name and these settings exists, it is returned as it is;
+        ``versions`` and ``known`` of its beginning stay.
+
+        Parameters
+        ----------
+        config
+            The whole configuration as JSON-like values.
+        versions
+            Of the software and what it rests on, for provenance.
+        known
+            Materials with known tensors to learn from in the first round.
+
+        Raises
+        ------
+        UserError
+            The name is taken by a campaign with other settings.
+        """
+        settings = json.loads(json.dumps(dict(config)))
+        existing = self.campaign(name)
+        if existing is None:
+            row = {
+                "name": name,
+                "config": settings,
+                "config_hash": stable_hash(settings),
+                "task": task,
+                "seed": int(seed),
+                "status": RUNNING,
+                "versions": dict(versions),
+                "created_at": datetime.now(UTC),
+            }
+            known_rows = [_known_row(entry) for entry in known or ()]
+            with self._database.writing() as connection:
+                if insert_once(connection, t.Campaign, row):
+                    campaign_id = self._campaign_id(connection, name)
+                    rows = [
+                        {"campaign_id": campaign_id, "position": position, **entry}
+                        for position, entry in enumerate(known_rows)
+                    ]
+                    insert_missing(connection, t.Known, rows)
+                existing = _find(connection, name)
+        assert existing is not None
+        differences = _differences(
+            {"task": existing.task, "seed": existing.seed} | existing.config,
+            {"task": task, "seed": int(seed)} | settings,
+        )
+        if differences:
+            raise UserError(
+                f"Campaign '{name}' exists already with other settings ({differences}); choose "
+                f"another name, or go on with the settings it has: screen resume {name}."
+            )
+        return existing
+
+    def campaign(self, name: str) -> CampaignRecord | None:
+        """The campaign of that name, if there is one."""
+        with self._database.reading() as connection:
+            return _find(connection, name)
+
+    def campaigns(self) -> list[CampaignRecord]:
+        """All campaigns, oldest first."""
+        statement = select(t.Campaign.__table__).order_by(t.Campaign.id)
+        with self._database.reading() as connection:
+            return [_campaign_record(row) for row in connection.execute(statement)]
+
+    def finish_campaign(self, name: str, status: str) -> None:
+        """Note how a campaign ended, in one word (``finished``, ``stopped``, ``failed``, …).
+
+        Raises
+        ------
+        UserError
+            No such campaign.
+        """
+        self._set_status(name, status, datetime.now(UTC))
+
+    def reopen_campaign(self, name: str) -> None:
+        """Note that a campaign that had ended goes on.
+
+        Raises
+        ------
+        UserError
+            No such campaign.
+        """
+        self._set_status(name, RUNNING, None)
+
+    def _set_status(self, name: str, status: str, finished_at: datetime | None) -> None:
+        with self._database.writing() as connection:
+            campaign_id = self._campaign_id(connection, name)
+            connection.execute(
+                update(t.Campaign)
+                .where(t.Campaign.id == campaign_id, t.Campaign.status != status)
+                .values(status=status, finished_at=finished_at)
+            )
+
+    def known(self, name: str) -> pd.DataFrame:
+        """What was known at the start of a campaign, in the order in which it was given.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``material_id``, ``structure_hash``, ``formula``, ``n_sites``, ``band_gap``
+            (eV), ``functional``, ``electronic`` and ``ionic`` (nested lists 3×3 or None, in the
+            frame of the material's structure).
+
+        Raises
+        ------
+        UserError
+            No such campaign.
+        """
+        with self._database.reading() as connection:
+            statement = (
+                select(*(getattr(t.Known, column) for column in _KNOWN))
+                .where(t.Known.campaign_id == self._campaign_id(connection, name))
+                .order_by(t.Known.position)
+            )
+            return encoding.frame(connection.execute(statement).all(), _KNOWN)
+
+    def _campaign_id(self, connection: Connection, name: str) -> int:
+        found = connection.scalar(select(t.Campaign.id).where(t.Campaign.name == name))
+        if found is None:
+            names = connection.scalars(select(t.Campaign.name).order_by(t.Campaign.id)).all()
+            has = f"it has: {', '.join(names)}" if names else "it has none yet"
+            raise UserError(
+                f"There is no campaign '{name}' in the ledger {self._database.label}; {has}."
+            )
+        return found
+
+
+def _find(connection: Connection, name: str) -> CampaignRecord | None:
+    statement = select(t.Campaign.__table__).where(t.Campaign.name == name)
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _campaign_record(row)
+
+
+def _campaign_record(row: Row[Any]) -> CampaignRecord:
+    values = dict(row._mapping)
+    del values["id"]
+    return CampaignRecord(**values)
+
+
+def _known_row(known: KnownMaterial) -> dict[str, Any]:
+    material, tensors = known.material, known.tensors
+    return {
+        "material_id": material.material_id,
+        "structure_hash": material.structure_hash,
+        "formula": material.formula,
+        "n_sites": int(material.n_sites),
+        "band_gap": encoding.scalar(material.band_gap),
+        "functional": known.functional,
+        "electronic": encoding.matrix(tensors.electronic),
+        "ionic": encoding.matrix(tensors.ionic),
+    }
+
+
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first settings that differ, in words; empty where none does."""
+    before, after = _flat(was), _flat(now)
+    keys = [
+        key
+        for key in [*after, *(key for key in before if key not in after)]
+        if stable_hash(before.get(key, [])) != stable_hash(after.get(key, []))
+        or (key in before) != (key in after)
+    ]
+    shown = [
+        f"{key} was {_shown(before, key)} and is now {_shown(after, key)}"
+        for key in keys[:_MAX_DIFFERENCES]
+    ]
+    if len(keys) > _MAX_DIFFERENCES:
+        shown.append(f"and {len(keys) - _MAX_DIFFERENCES} more")
+    return "; ".join(shown)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    if not isinstance(value, Mapping) or (prefix and not value):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    if key not in values:
+        return "not set"
+    text = json.dumps(values[key], ensure_ascii=False)
+    return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[: _MAX_VALUE_LENGTH - 1]}…"

@@ -1,0 +1,1 @@
+"""Vocabulary and decisions of a screening: materials, tensors, tasks, filters, acquisition."""

@@ -1,0 +1,103 @@
+"""Filters that a candidate passes before anything is predicted, and how many each one took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from screening.bonding import is_molecular
+from screening.errors import UserError
+from screening.identity import CrystalIndex
+from screening.material import Material
+from screening.settings import FilterSettings
+from screening.tasks import Task
+
+Progress = Callable[[str, int, int], None]
+Test = Callable[[Material], bool]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """How many candidates a filter took."""
+
+    filter: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Candidates that passed, in order of their id, and what happened to the others."""
+
+    candidates: list[Material]
+    n_offered: int
+    taken: list[Taken]
+
+    def summary(self) -> str:
+        """One line: ``17895 offered; 10905 taken by 'more than 20 atoms'; …; 6500 left``."""
+        steps = [f"{t.count} taken by '{t.filter}'" for t in self.taken if t.count]
+        return "; ".join([f"{self.n_offered} offered", *steps, f"{len(self.candidates)} left"])
+
+
+def filter_candidates(
+    candidates: Sequence[Material],
+    task: Task,
+    settings: FilterSettings,
+    elements: Collection[str],
+    known: Sequence[Material],
+    progress: Progress | None = None,
+) -> Pool:
+    """Apply all filters, cheap ones first.
+
+    Parameters
+    ----------
+    elements
+        Symbols of the elements that the encoder and the engine know.
+    known
+        Materials with known tensors.
+
+    Raises
+    ------
+    UserError
+        Nothing is left; the message says which filter took how many.
+    """
+    seen = CrystalIndex(known)
+
+    def is_new(material: Material) -> bool:
+        if material in seen:
+            return False
+        seen.add(material)
+        return True
+
+    gap_name = f"band gap below {settings.min_band_gap:g} eV"
+    tests: list[tuple[str, Test]] = [
+        (f"more than {settings.max_sites} atoms", lambda m: m.n_sites <= settings.max_sites)
+    ]
+    if task.needs_band_gap or settings.min_band_gap > 0:
+        tests += [
+            ("band gap unknown", lambda m: m.band_gap is not None),
+            (gap_name, lambda m: (m.band_gap or 0.0) >= settings.min_band_gap),
+        ]
+    tests += [
+        ("element not supported", lambda m: set(m.elements) <= set(elements)),
+        ("already known or offered twice", is_new),
+    ]
+    if task.exclude_molecular:
+        tests.append(("molecular crystal", lambda m: not is_molecular(m.structure)))
+    left = sorted(candidates, key=lambda m: m.material_id)
+    taken = []
+    for name, test in tests:
+        passed = []
+        for i, material in enumerate(left):
+            if progress is not None and i % 50 == 0:
+                progress(f"filter: {name}", i, len(left))
+            if test(material):
+                passed.append(material)
+        taken.append(Taken(name, len(left) - len(passed)))
+        left = passed
+    pool = Pool(left, len(candidates), taken)
+    if not left:
+        raise UserError(
+            f"No candidate is left after the filters ({pool.summary()}); "
+            "loosen the filters or offer other candidates."
+        )
+    return pool

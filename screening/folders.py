@@ -1,0 +1,84 @@
+"""Candidates from a folder of structure files."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from screening.errors import UserError
+from screening.material import Material
+from screening.tables import read_frame
+
+PATTERNS = ("*.cif", "*.vasp", "POSCAR*", "CONTCAR*")
+
+
+def read_folder(folder: Path, band_gaps: Path | None) -> list[Material]:
+    """Crystals from CIF and POSCAR files; the id is the file's name without its ending.
+
+    Parameters
+    ----------
+    folder
+        Holds ``*.cif``, ``*.vasp``, ``POSCAR*`` or ``CONTCAR*`` files.
+    band_gaps
+        CSV with the columns ``file`` or ``material_id``, and ``band_gap`` in eV.
+
+    Raises
+    ------
+    UserError
+        No folder, no structure files, a file that cannot be read or is disordered, two files with
+        the same id, a band gap for a file that is not there.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}; check the path.")
+    paths = sorted({p for pattern in PATTERNS for p in folder.glob(pattern) if p.is_file()})
+    if not paths:
+        raise UserError(f"{folder} holds no structure files; put {', '.join(PATTERNS)} there.")
+    gaps = _read_gaps(band_gaps) if band_gaps is not None else {}
+    materials: dict[str, Material] = {}
+    for path in paths:
+        material_id = _id(path.name)
+        if material_id in materials:
+            raise UserError(f"Two files in {folder} have the id '{material_id}'; rename one.")
+        materials[material_id] = _read(path, material_id, gaps.get(material_id))
+    strangers = sorted(set(gaps) - set(materials))
+    if strangers:
+        raise UserError(
+            f"{band_gaps} gives a band gap for '{strangers[0]}', but {folder} holds no such "
+            "structure; correct the name or add the file."
+        )
+    return list(materials.values())
+
+
+def _id(name: str) -> str:
+    path = Path(name)
+    return path.stem if path.suffix.lower() in (".cif", ".vasp") else name
+
+
+def _read_gaps(path: Path) -> dict[str, float]:
+    frame = read_frame(path)
+    key = next((column for column in ("material_id", "file") if column in frame), None)
+    if key is None or "band_gap" not in frame:
+        raise UserError(f"{path} needs the columns 'file' (or 'material_id') and 'band_gap'.")
+    gaps = {}
+    for name, gap in zip(frame[key], frame["band_gap"], strict=True):
+        try:
+            gaps[_id(str(name))] = float(gap)
+        except ValueError:
+            raise UserError(f"{path}: the band gap of '{name}' is {gap!r}, not a number.") from None
+    return {name: gap for name, gap in gaps.items() if gap == gap}
+
+
+def _read(path: Path, material_id: str, band_gap: float | None) -> Material:
+    from pymatgen.core import Structure
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            structure = Structure.from_file(path)
+    except Exception as error:  # noqa: BLE001 - the parsers raise anything on broken files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} cannot be read as a structure ({reason}); repair or remove it.") from None
+    material = Material(material_id, structure, band_gap=band_gap, source=path.parent.name)
+    if not material.structure.is_valid(tol=0.5):
+        raise UserError(f"{path} has atoms closer than 0.5 Å to each other; repair or remove it.")
+    return material

@@ -1,0 +1,143 @@
+"""Materials: crystals with what a screening needs to know about them."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from screening.errors import UserError
+from screening.io import stable_hash
+from screening.tensors import DielectricTensors
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+
+class Material:
+    """A crystal, its band gap (eV) and its energy above hull (eV/atom).
+
+    The structure may be given as pymatgen's object or as the JSON text of ``Structure.as_dict()``;
+    text is parsed on first use, so that a table of 20,000 rows can be filtered without paying for
+    the structures it drops.
+    """
+
+    def __init__(
+        self,
+        material_id: str,
+        structure: Structure | str,
+        *,
+        formula: str | None = None,
+        n_sites: int | None = None,
+        band_gap: float | None = None,
+        energy_above_hull: float | None = None,
+        source: str = "",
+    ) -> None:
+        self.material_id = material_id
+        self._given = structure
+        self.band_gap = band_gap
+        self.energy_above_hull = energy_above_hull
+        self.source = source
+        self.formula = formula or self.structure.composition.reduced_formula
+        self.n_sites = n_sites if n_sites is not None else len(self.structure)
+
+    @functools.cached_property
+    def structure(self) -> Structure:
+        """The crystal as pymatgen's ``Structure``.
+
+        Raises
+        ------
+        UserError
+            The text is no structure, or sites are disordered or partially occupied.
+        """
+        structure = self._given
+        if isinstance(structure, str):
+            structure = self._parsed(structure)
+        if not structure.is_ordered:
+            raise UserError(
+                f"The structure of {self.material_id} has disordered or partially occupied sites; "
+                "give an ordered approximant or leave it out."
+            )
+        return structure
+
+    def _parsed(self, text: str) -> Structure:
+        from pymatgen.core import Structure
+
+        try:
+            structure = Structure.from_dict(json.loads(text))
+            if not len(structure) or not np.isfinite(structure.lattice.matrix).all():
+                raise ValueError
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(
+                f"The structure of {self.material_id} cannot be read; the column must hold the "
+                "JSON of pymatgen's Structure.as_dict()."
+            ) from None
+        return structure
+
+    @functools.cached_property
+    def elements(self) -> tuple[str, ...]:
+        """Symbols of the elements, sorted; from the formula, without parsing the structure."""
+        from pymatgen.core import Composition
+
+        return tuple(sorted(el.symbol for el in Composition(self.formula).elements))
+
+    @functools.cached_property
+    def structure_hash(self) -> str:
+        """Identity of the structure as written: 32 hexadecimal digits."""
+        return structure_hash(self.structure)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON with the whole structure."""
+        structure = json.loads(json.dumps(self.structure.as_dict()))
+        return {
+            "material_id": self.material_id,
+            "formula": self.formula,
+            "n_sites": self.n_sites,
+            "band_gap": self.band_gap,
+            "energy_above_hull": self.energy_above_hull,
+            "source": self.source,
+            "structure": structure,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Material:
+        """Inverse of :meth:`to_dict`."""
+        data = dict(data)
+        return cls(data.pop("material_id"), json.dumps(data.pop("structure")), **data)
+
+    def __repr__(self) -> str:
+        return f"Material({self.material_id}, {self.formula}, {self.n_sites} atoms)"
+
+
+@dataclass(frozen=True)
+class KnownMaterial:
+    """A material whose dielectric tensors are known.
+
+    Attributes
+    ----------
+    functional
+        Exchange-correlation functional of the calculation, ``"PBE"`` or ``"PBEsol"``.
+    extras
+        What else the source says: ``born_charges`` (n × 3 × 3, units of e), ``min_optical_thz``.
+    """
+
+    material: Material
+    tensors: DielectricTensors
+    functional: str
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+def structure_hash(structure: Structure) -> str:
+    """Hash of lattice (Å), species and fractional positions, rounded to 1e-5.
+
+    Positions are wrapped into the cell. Orientation, choice of cell and order of the atoms count:
+    two records with the same hash may exchange tensors and per-atom quantities as they are. Whether
+    two records describe the same crystal is a question for :mod:`screening.identity`.
+    """
+    positions = np.round(np.mod(structure.frac_coords, 1.0), 5) % 1.0
+    lattice = np.round(structure.lattice.matrix, 5) + 0.0
+    species = [site.specie.Z for site in structure]
+    return stable_hash([lattice.tolist(), species, positions.tolist()])

@@ -1,0 +1,193 @@
+"""Tables of candidates and of known tensors: parquet, CSV or JSON lines."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from screening.errors import UserError
+from screening.material import KnownMaterial, Material
+from screening.tensors import DielectricTensors, read_tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXTRAS = ("born_charges", "min_optical_thz", "max_optical_thz")
+
+
+def read_candidates(path: Path) -> list[Material]:
+    """Candidates from a table.
+
+    Columns: ``material_id``, ``structure`` (JSON of ``Structure.as_dict()``), ``band_gap`` (eV);
+    optional ``formula``, ``nsites``, ``e_above_hull`` (eV/atom), ``source``.
+
+    Raises
+    ------
+    UserError
+        Missing or unreadable file, missing column, one id with two structures.
+    """
+    return candidates_from_frame(read_frame(path), str(path))
+
+
+def candidates_from_frame(frame: pd.DataFrame, what: str) -> list[Material]:
+    """Like :func:`read_candidates`, from a table already in memory; ``what`` names it."""
+    _require(frame, ["material_id", "structure", "band_gap"], what)
+    materials = [_material(row, what) for row in _rows(frame)]
+    return _unique(materials, [m.material_id for m in materials], what)
+
+
+def read_known(path: Path) -> list[KnownMaterial]:
+    """Materials with known tensors from a table.
+
+    Columns as for candidates and ``functional`` (PBE or PBEsol), ``eps_electronic``, and
+    ``eps_ionic`` or ``eps_total``: 3×3, relative permittivity, in the Cartesian frame of the
+    structure in the same row, empty where unknown. Optional: ``use_electronic``, ``use_ionic``
+    (false: do not use that part), ``born_charges`` (n × 3 × 3), ``min_optical_thz``.
+
+    Raises
+    ------
+    UserError
+        As for candidates; and a tensor that is not 3×3, not finite, not symmetric or not invariant
+        under the point group of its structure.
+    """
+    return known_from_frame(read_frame(path), str(path))
+
+
+def known_from_frame(frame: pd.DataFrame, what: str) -> list[KnownMaterial]:
+    """Like :func:`read_known`, from a table already in memory; ``what`` names it."""
+    _require(frame, ["material_id", "structure", "band_gap", "functional", "eps_electronic"], what)
+    if "eps_ionic" not in frame and "eps_total" not in frame:
+        raise UserError(f"{what} has no column 'eps_ionic' or 'eps_total'; add one of them.")
+    known = [_known(row, what) for row in _rows(frame)]
+    labels = [f"{k.material.material_id} ({k.functional})" for k in known]
+    kept = _unique([k.material for k in known], labels, what)
+    wanted = {id(material) for material in kept}
+    return [k for k in known if id(k.material) in wanted]
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """A table from disk.
+
+    Raises
+    ------
+    UserError
+        No such file, a kind of file that is not understood, or a damaged one.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        raise UserError(f"There is no table {path}; check the path.")
+    try:
+        match path.suffix.lower():
+            case ".parquet":
+                frame = pd.read_parquet(path)
+            case ".csv":
+                frame = pd.read_csv(path)
+            case ".jsonl":
+                frame = pd.read_json(path, lines=True)
+            case _:
+                raise UserError(
+                    f"{path} is no table that can be read; give a .parquet, .csv or .jsonl file."
+                )
+    except PermissionError:
+        raise UserError(f"{path} may not be read; check its permissions.") from None
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} cannot be read as a table ({reason}); is it damaged?") from None
+    if frame.empty:
+        raise UserError(f"{path} is an empty table; it needs at least one row.")
+    return frame
+
+
+def _require(frame: pd.DataFrame, columns: list[str], what: str) -> None:
+    missing = [column for column in columns if column not in frame]
+    if missing:
+        names = ", ".join(f"'{column}'" for column in missing)
+        present = ", ".join(map(str, frame.columns))
+        raise UserError(f"{what} lacks the column {names}; it has: {present}.")
+
+
+def _rows(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    names = [str(column) for column in frame.columns]
+    for values in frame.itertuples(index=False, name=None):
+        row = dict(zip(names, values, strict=True))
+        yield {name: value for name, value in row.items() if not _empty(value)}
+
+
+def _empty(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value)) or value is _na()
+
+
+def _na() -> Any:
+    import pandas as pd
+
+    return pd.NA
+
+
+def _material(row: dict[str, Any], what: str) -> Material:
+    if "material_id" not in row or "structure" not in row:
+        raise UserError(f"{what} has a row without material_id or structure; fill it or drop it.")
+    material_id = str(row["material_id"])
+    structure = row["structure"]
+    return Material(
+        material_id,
+        structure if isinstance(structure, str) else json.dumps(structure),
+        formula=row.get("formula"),
+        n_sites=_number(row, "nsites", material_id, what, int),
+        band_gap=_number(row, "band_gap", material_id, what, float),
+        energy_above_hull=_number(row, "e_above_hull", material_id, what, float),
+        source=str(row.get("source", Path(what).name)),
+    )
+
+
+def _number(row: dict[str, Any], column: str, material_id: str, what: str, kind: type) -> Any:
+    try:
+        return kind(row[column]) if column in row else None
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{column} of {material_id} in {what} is {row[column]!r}, not a number; correct it."
+        ) from None
+
+
+def _known(row: dict[str, Any], what: str) -> KnownMaterial:
+    material = _material(row, what)
+    functional = str(row.get("functional", ""))
+    electronic = ionic = None
+
+    def read(column: str) -> Any:
+        value = row[column]
+        label = f"{column} of {material.material_id} in {what}"
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise UserError(f"{label} is not a 3×3 tensor; write it as JSON.") from None
+        return read_tensor(value, material.structure, label)
+
+    if "eps_electronic" in row and row.get("use_electronic", True):
+        electronic = read("eps_electronic")
+    if row.get("use_ionic", True):
+        if "eps_ionic" in row:
+            ionic = read("eps_ionic")
+        elif "eps_total" in row and electronic is not None:
+            ionic = read("eps_total") - electronic
+    extras = {name: row[name] for name in EXTRAS if name in row}
+    if isinstance(extras.get("born_charges"), str):
+        extras["born_charges"] = json.loads(extras["born_charges"])
+    return KnownMaterial(material, DielectricTensors(electronic, ionic), functional, extras)
+
+
+def _unique(materials: list[Material], labels: list[str], what: str) -> list[Material]:
+    """Rows without exact repetitions; the same label with two structures is an error."""
+    first: dict[str, Material] = {}
+    for material, label in zip(materials, labels, strict=True):
+        earlier = first.setdefault(label, material)
+        if earlier is not material and earlier.structure_hash != material.structure_hash:
+            raise UserError(
+                f"{what} has two different structures under the id {label}; "
+                "give each structure an id of its own."
+            )
+    return list(first.values())

@@ -1,0 +1,105 @@
+"""An engine whose jobs misbehave in every way a real program does; imported by workers too."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jobflow.core.flow import Flow
+from jobflow.core.job import job
+
+from dft.engine import CalculationOutput, settings_hash
+
+
+def answer(**facts: Any) -> dict[str, Any]:
+    common = {"converged": True, "functional": "PBE", "engine": "stub", "engine_version": "0"}
+    return CalculationOutput(**(common | facts)).to_dict()
+
+
+class StubEngine:
+    """Runs one of the behaviours below."""
+
+    name = "stub"
+
+    def __init__(self, behaviour: str) -> None:
+        self.behaviour = behaviour
+
+    def settings(self) -> dict[str, Any]:
+        return {"behaviour": self.behaviour}
+
+    @property
+    def settings_hash(self) -> str:
+        return settings_hash(self.name, self.settings())
+
+    def flow(self, material: Any) -> Flow:
+        step = act(self.behaviour)
+        return Flow([step], output=step.output)
+
+
+@job
+def act(behaviour: str) -> Any:
+    print(f"hello from {behaviour}", flush=True)
+    return BEHAVIOURS[behaviour]()
+
+
+def _exit() -> None:
+    os._exit(3)
+
+
+def _crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _leave() -> None:
+    sys.exit("bye")
+
+
+def _garbage() -> dict[str, Any]:
+    return {"epsilon": 3}
+
+
+def _full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _deaf() -> None:
+    """Ignore the polite end of the time limit."""
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    time.sleep(60)
+
+
+def _program() -> None:
+    """Start a program in a process group of its own, as mpirun does, and wait for it."""
+    program = subprocess.Popen(["sleep", "60"], process_group=0)
+    Path("program.pid").write_text(str(program.pid))
+    program.wait()
+
+
+def _orphan() -> dict[str, Any]:
+    """Leave a program behind."""
+    program = subprocess.Popen(["sleep", "60"], process_group=0)
+    Path("program.pid").write_text(str(program.pid))
+    return answer()
+
+
+BEHAVIOURS = {
+    "exit": _exit,
+    "crash": _crash,
+    "killed": _killed,
+    "leave": _leave,
+    "garbage": _garbage,
+    "full": _full,
+    "deaf": _deaf,
+    "program": _program,
+    "orphan": _orphan,
+}

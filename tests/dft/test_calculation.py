@@ -1,0 +1,155 @@
+"""The directory of a calculation."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dft.calculation import Calculation, State
+from dft.engine import CalculationOutput
+from dft.locks import is_locked, try_lock
+from dft.replay import ReplayEngine
+from dft.settings import ReplaySettings
+from dft.worker import attend
+from screening.material import KnownMaterial
+
+OUTPUT = CalculationOutput(
+    electronic=np.eye(3) * 3, converged=True, functional="PBE", engine="e", engine_version="1"
+)
+
+
+def contents(directory: Path) -> dict[str, tuple[bytes, int]]:
+    return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in directory.iterdir()}
+
+
+def test_a_person_can_read_it(bench: Any, crystals: dict[str, KnownMaterial]) -> None:
+    from pymatgen.core import Structure
+
+    known = crystals["monoclinic"]
+    (key,) = bench.replay([known])
+    directory = bench.root / key
+    assert {p.name for p in directory.iterdir()} == {"POSCAR", "calculation.json", "flow.json"}
+    assert (directory / "POSCAR").read_text().startswith("ZrO2 ZrO2\n")
+    read = Structure.from_file(directory / "POSCAR")
+    np.testing.assert_allclose(read.cart_coords, known.material.structure.cart_coords, atol=1e-12)
+    assert read.species == known.material.structure.species
+    description = json.loads((directory / "calculation.json").read_text())
+    assert description["key"] == key and description["formula"] == "ZrO2"
+    assert description["engine"] == "replay" and description["settings"]["failures"] == {}
+
+
+def test_the_flow_is_a_jobflow_flow(bench: Any, crystals: dict[str, KnownMaterial]) -> None:
+    from jobflow import Flow
+    from monty.json import MontyDecoder
+
+    (key,) = bench.replay([crystals["cubic"]])
+    text = (bench.root / key / "flow.json").read_text()
+    flow = json.loads(text, cls=MontyDecoder)
+    assert isinstance(flow, Flow) and len(flow.jobs) == 1
+    assert flow.jobs[0].metadata == {"material_id": "MgO"}
+
+
+def test_preparing_again_changes_nothing(bench: Any, many: list[KnownMaterial]) -> None:
+    (key,) = bench.replay(many[:1])
+    before = contents(bench.root / key)
+    assert bench.replay(many[:1]) == [key]
+    assert contents(bench.root / key) == before
+
+
+@pytest.mark.parametrize("name", ["POSCAR", "calculation.json", "flow.json"])
+@pytest.mark.parametrize("damage", [None, b'{"half": ', b"\xff\xfe"])
+def test_preparing_again_repairs(
+    bench: Any, many: list[KnownMaterial], name: str, damage: bytes | None
+) -> None:
+    (key,) = bench.replay(many[:1])
+    path = bench.root / key / name
+    whole = path.read_bytes()
+    path.unlink()
+    if damage is not None and name != "POSCAR":
+        path.write_bytes(damage)
+    bench.replay(many[:1])
+    # The jobs of a flow are given new random names each time.
+    assert len(path.read_bytes()) == len(whole)
+    assert name == "POSCAR" or json.loads(path.read_bytes()).keys() == json.loads(whole).keys()
+
+
+def test_a_directory_of_another_calculation_is_refused(
+    tmp_path: Path, many: list[KnownMaterial]
+) -> None:
+    engine = ReplayEngine(many, ReplaySettings())
+    with pytest.raises(ValueError, match="not the directory"):
+        Calculation(tmp_path / "0123").prepare(engine, many[0].material)
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b'{"electronic": [[3.', b"\xff\x00", b"[]", b"{}", b'"done"']
+)
+def test_a_broken_result_is_moved_aside_and_calculated_again(
+    bench: Any, many: list[KnownMaterial], garbage: bytes
+) -> None:
+    (key,) = bench.replay(many[:1])
+    calculation = bench.calculation(key)
+    calculation.result_path.write_bytes(garbage)
+    assert calculation.state() is State.PENDING
+    assert calculation.result() is None
+    assert (bench.root / key / "result.json.broken").read_bytes() == garbage
+    calculation.result_path.write_bytes(garbage)
+    attend(calculation, "0", None)
+    assert calculation.state() is State.DONE
+    assert bench.names(key) == ["start", "end"]
+
+
+def test_a_broken_result_under_way_is_left_to_its_writer(tmp_path: Path) -> None:
+    calculation = Calculation(tmp_path)
+    calculation.result_path.write_text("{")
+    with try_lock(calculation.lock_path) as held:
+        assert held
+        assert calculation.result() is None
+        assert calculation.result_path.exists()
+        assert calculation.state() is State.RUNNING
+
+
+def test_states(tmp_path: Path) -> None:
+    calculation = Calculation(tmp_path / "k")
+    assert calculation.state() is State.LOST and calculation.handle() is None
+    calculation.directory.mkdir()
+    assert calculation.state() is State.LOST
+    calculation.flow_path.write_text("{}")
+    assert calculation.state() is State.PENDING
+    calculation.cancelled_path.touch()
+    assert calculation.state() is State.LOST
+    calculation.cancelled_path.unlink()
+    with try_lock(calculation.lock_path):
+        assert calculation.state() is State.RUNNING
+    calculation.write_result(OUTPUT)
+    assert calculation.state() is State.DONE
+    result = calculation.result()
+    assert result is not None and result.to_dict() == OUTPUT.to_dict()
+
+
+def test_a_lock_is_held_once_and_survives_in_children(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not is_locked(path) and not path.exists()
+    with try_lock(path) as first, try_lock(path) as second:
+        assert first and not second and is_locked(path)
+    assert not is_locked(path)
+    reader, writer = os.pipe()
+    if (parent := os.fork()) == 0:
+        with try_lock(path):
+            if os.fork() == 0:
+                os.read(reader, 1)
+            os._exit(0)
+    os.waitpid(parent, 0)
+    assert is_locked(path), "the grandchild holds what its parent held"
+    os.write(writer, b"x")
+    for _ in range(500):
+        if not is_locked(path):
+            break
+        time.sleep(0.01)
+    assert not is_locked(path)
