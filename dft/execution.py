@@ -22,6 +22,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from dft.calculation import Calculation, Handle
@@ -66,11 +67,7 @@ def execute(calculation: Calculation, attempt: Attempt) -> None:
         A file could not be written. There is no result then.
     """
     os.setsid()
-    # The standard streams of the worker go to its own log.
-    log = os.open(calculation.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    _redirect(calculation.log_path)
     os.chdir(calculation.directory)
     calculation.sweep()
     calculation.write_handle(
@@ -112,12 +109,22 @@ def failed(calculation: Calculation, error: str | None) -> CalculationOutput:
     return CalculationOutput.failure(str(description.get("engine", "")), error=error)
 
 
+def _redirect(log_path: Path) -> None:
+    """Send what this process and its programs print to ``log_path``, line by line."""
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
 def _guarded(calculation: Calculation, timeout_s: float | None) -> CalculationOutput:
     try:
         with _time_limit(timeout_s):
             return _run_flow(calculation)
     except _TimeLimit:
-        print(f"stopped at the time limit of {timeout_s:g} s", flush=True)
+        print(f"stopped at the time limit of {timeout_s:g} s")
         return failed(calculation, None)
     except BaseException as error:
         if os_errno(error) in STORAGE_ERRORS:

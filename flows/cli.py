@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import sys
 import traceback
@@ -78,7 +77,9 @@ def run(
     band_gaps: Annotated[
         Path | None, typer.Option(help="CSV (file, band_gap) for a folder of candidates.")
     ] = None,
-    known: Annotated[Path | None, typer.Option(help="Table of known tensors to learn from.")] = None,
+    known: Annotated[
+        Path | None, typer.Option(help="Table of known tensors to learn from.")
+    ] = None,
     replay: Annotated[
         Path | None,
         typer.Option(help="Answer calculations from this table of known tensors."),
@@ -136,6 +137,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show how campaigns stand."""
+    from flows.display import show_campaign, show_campaigns
     from flows.session import summary
     from results.view import CampaignView
 
@@ -148,9 +150,9 @@ def status(
         found = [summary(view) for view in views]
         _print_json(found if name is None else found[0])
     elif name is not None:
-        _show_campaign(views[0])
+        show_campaign(_console(), views[0])
     else:
-        _show_campaigns([summary(view) for view in views])
+        show_campaigns(_console(), [summary(view) for view in views])
 
 
 @app.command()
@@ -207,11 +209,12 @@ def _run(config: Campaign, directory: Path, ledger: str | None, as_json: bool) -
     if as_json:
         _print_json(result)
         return
+    from flows.display import show_campaign
     from flows.session import open_ledger
     from results.view import CampaignView
 
     view = CampaignView.from_ledger(open_ledger(directory.absolute(), ledger), config.name)
-    _show_campaign(view)
+    show_campaign(_console(), view)
     typer.echo(f"Report: {result['report']}")
 
 
@@ -227,44 +230,6 @@ def _resumable(name: str, directory: Path, ledger: str | None) -> Iterator[None]
             f"screen resume {name}{where}",
             EXIT_INTERRUPTED,
         )
-
-
-def _show_campaign(view: Any) -> None:
-    from rich.console import Console
-
-    from flows.reporter import show_table
-    from results.tables import round_table, validated_table
-
-    console = Console(highlight=False)
-    for number in view.round_numbers:
-        table = round_table(view, number)
-        if len(table):
-            show_table(console, table.drop(columns=["detail", "rank"]), f"Round {number}")
-            for row in table[~table["verdict"].isin(["accepted", "planned", "submitted"])].itertuples():
-                console.print(f"  {row.material}: {row.detail}", markup=False)
-    show_table(
-        console, validated_table(view), f"Validated materials of '{view.name}' ({view.status})"
-    )
-
-
-def _show_campaigns(found: list[dict[str, Any]]) -> None:
-    import pandas as pd
-    from rich.console import Console
-
-    from flows.reporter import show_table
-
-    rows = [
-        {
-            "campaign": s["campaign"],
-            "task": s["task"],
-            "status": s["status"],
-            "rounds": sum(r["status"] == "finished" for r in s["rounds"]),
-            "calculations": s["calculations"],
-            "validated": len(s["validated"]),
-        }
-        for s in found
-    ]
-    show_table(Console(highlight=False), pd.DataFrame(rows), "Campaigns")
 
 
 def _campaign_record(name: str, directory: Path, ledger: str | None) -> Any:
@@ -319,6 +284,12 @@ def _assignment(text: str) -> tuple[str, Any]:
         raise UserError(f"--set {text}: the value cannot be read; quote it as in YAML.") from None
 
 
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
@@ -331,4 +302,4 @@ def _fail(message: str, status: int) -> NoReturn:
     with contextlib.suppress(OSError):
         print(message, file=sys.stderr, flush=True)  # noqa: T201 - the last word, whatever happened
     sys.stderr.flush()
-    os._exit(status) if status == EXIT_INTERRUPTED else sys.exit(status)
+    sys.exit(status)

@@ -60,7 +60,9 @@ class Campaign(Settings):
     @classmethod
     def _task_exists(cls, value: str) -> str:
         if value not in task_names():
-            raise ValueError(f"there is no task '{value}'; choose one of: {', '.join(task_names())}")
+            raise ValueError(
+                f"there is no task '{value}'; choose one of: {', '.join(task_names())}"
+            )
         return value
 
     @model_validator(mode="after")
@@ -106,7 +108,9 @@ def build_campaign(file: Path | None, overrides: Mapping[str, Any]) -> Campaign:
 
 
 def _kind(source: Any) -> Literal["builtin"] | str | None:
-    return source.get("kind") if isinstance(source, dict) else ("builtin" if source is None else None)
+    return (
+        source.get("kind") if isinstance(source, dict) else ("builtin" if source is None else None)
+    )
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -119,7 +123,9 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark is not None else ""
-        raise UserError(f"{file} is no valid YAML{line}; see `screen schema` for the fields.") from None
+        raise UserError(
+            f"{file} is no valid YAML{line}; see `screen schema` for the fields."
+        ) from None
     if not isinstance(values, dict):
         raise UserError(f"{file} holds no fields; see `screen schema` for what a campaign has.")
     for path in (("known",), ("candidates",), ("engine", "answers")):
@@ -162,6 +168,8 @@ def _sentence(error: ValidationError, where: str) -> str:
             text = f"{f'{chr(39)}{field}{chr(39)} ' if field else ''}{where}: {problem}"
             text = text[0].upper() + text[1:]
         case _:
-            text = f"'{field}' {where} is {given!r}, but: {first['msg'][0].lower()}{first['msg'][1:]}"
+            text = (
+                f"'{field}' {where} is {given!r}, but: {first['msg'][0].lower()}{first['msg'][1:]}"
+            )
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{text}{more}; `screen schema` lists all fields."

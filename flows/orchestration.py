@@ -48,8 +48,8 @@ def _check_server(url: str) -> None:
             return
     except (OSError, ValueError, urllib.error.URLError):
         raise UserError(
-            f"The Prefect server at {url} does not answer; start it with `prefect server start`, or "
-            "unset PREFECT_API_URL to run without one."
+            f"The Prefect server at {url} does not answer; start it with `prefect server start` "
+            "or unset PREFECT_API_URL to run without one."
         ) from None
 
 

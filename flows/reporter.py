@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -21,10 +21,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class Reporter:
@@ -95,22 +91,3 @@ def run_logger() -> Any | None:
 
     logger = get_run_logger()
     return logger if isinstance(logger, logging.Logger | logging.LoggerAdapter) else None
-
-
-def show_table(console: Console, frame: pd.DataFrame, title: str) -> None:
-    """Print a table; numbers with four significant digits, unknown ones as a dash."""
-    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
-    for column in frame.columns:
-        numeric = frame[column].dtype.kind in "fiu"
-        table.add_column(str(column), justify="right" if numeric else "left", overflow="fold")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
-    console.print(table)
-
-
-def _cell(value: Any) -> str:
-    import pandas as pd
-
-    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

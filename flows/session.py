@@ -18,6 +18,7 @@ from results.view import CampaignView
 from screening.errors import UserError
 from screening.io import unwritable
 
+
 def open_ledger(directory: Path, ledger: str | None) -> Ledger:
     """The ledger at a URL or path, by default ``ledger.sqlite`` in the campaigns' directory."""
     return Ledger(ledger if ledger is not None else directory / "ledger.sqlite")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Concatenate, Generic, ParamSpec, TypeVar
 
+import numpy as np
 import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -33,6 +34,11 @@ R = TypeVar("R")
 
 POLL_S = 0.2
 
+EXPECTED = (
+    "rank", "acquisition", "merit_mean", "merit_std", "epsilon_mean", "epsilon_std",
+)  # fmt: skip
+"""What is remembered of the prediction that a pick rests on."""
+
 
 class Step(Generic[P, R]):
     """A function that is a Prefect task inside a flow run and a plain call otherwise.
@@ -51,10 +57,10 @@ class Step(Generic[P, R]):
         call: Callable[..., R] = self.function
         if FlowRunContext.get() is not None:
             label = self.name if number is None else f"{self.name} (round {number})"
-            call = task(
-                self.function, name=self.name, task_run_name=label, cache_policy=NO_CACHE,
-                persist_result=False,
-            )  # fmt: skip
+            options = task(
+                name=self.name, task_run_name=label, cache_policy=NO_CACHE, persist_result=False
+            )
+            call = options(self.function)
         wall, cpu = time.perf_counter(), time.process_time()
         result = call(run, *args, **kwargs)
         if number is not None:
@@ -134,7 +140,7 @@ def predict(run: CampaignRun, number: int, pool: Pool) -> None:
     prediction = ensemble.predict(
         [m.structure for m in candidates], run.config.functional, run.cache, run.reporter.progress
     )
-    gaps = pd.Series([m.band_gap for m in candidates], dtype=float).to_numpy()
+    gaps = np.array([np.nan if m.band_gap is None else m.band_gap for m in candidates])
     static = prediction.static
     merits = run.task.figure_of_merit(gaps[None, :], static)
     epsilon = mean_permittivity(static)
@@ -172,8 +178,8 @@ def select(run: CampaignRun, number: int, pool: Pool) -> None:
     picks = run.ledger.predictions(record.id).head(run.config.batch)
     engine = run.engine
     selections, planned, materials = [], [], []
-    for row in picks.itertuples():
-        material = by_hash[str(row.structure_hash)]
+    for pick in picks.to_dict("records"):
+        material = by_hash[pick["structure_hash"]]
         key = calculation_key(material.structure_hash, engine.settings_hash)
         materials.append(material)
         planned.append(
@@ -182,12 +188,8 @@ def select(run: CampaignRun, number: int, pool: Pool) -> None:
                 engine.settings(), engine.settings_hash, str(run.calculations / key),
             )
         )  # fmt: skip
-        selections.append(
-            Selection(
-                key, row.rank, row.acquisition, row.merit_mean, row.merit_std,
-                row.epsilon_mean, row.epsilon_std,
-            )
-        )  # fmt: skip
+        expected = {name: pick[name] for name in EXPECTED}
+        selections.append(Selection(calculation_key=key, **expected))
     run.ledger.select(record.id, selections, planned, materials)
 
 
@@ -256,4 +258,3 @@ def _open_calculations(run: CampaignRun, number: int) -> list[tuple[Path, Materi
 
 def _seed(run: CampaignRun, number: int) -> int:
     return int(stable_hash([run.config.seed, number])[:8], 16)
-

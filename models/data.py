@@ -49,20 +49,19 @@ class AtomRows:
         weight = np.zeros((members, n_atoms), dtype=np.float32)
         for m in range(members):
             total = int(sizes[m].sum())
-            which = np.repeat(np.arange(per_member), sizes[m])
+            place = np.repeat(np.arange(per_member), sizes[m])
             first = np.cumsum(sizes[m]) - sizes[m]
-            atoms[m, :total] = self.starts[crystals[m]][which] + np.arange(total) - first[which]
-            owner[m, :total] = which
-            weight[m, :total] = 1.0 / sizes[m][which]
+            atoms[m, :total] = self.starts[crystals[m]][place] + np.arange(total) - first[place]
+            owner[m, :total] = place
+            weight[m, :total] = 1.0 / sizes[m][place]
         owner += per_member * np.arange(members)[:, None]
-        to = {"device": self.device}
-        owners = torch.as_tensor(owner, **to)
-        functional = self.functional[torch.as_tensor(crystals, **to).flatten()][owners]
+        owners = torch.as_tensor(owner, device=self.device)
+        which = torch.as_tensor(crystals.copy(), device=self.device).flatten()
         return Batch(
-            rows=self.rows[torch.as_tensor(atoms, **to)].float(),
-            functional=functional,
+            rows=self.rows[torch.as_tensor(atoms, device=self.device)].float(),
+            functional=self.functional[which][owners],
             owner=owners.flatten(),
-            weight=torch.as_tensor(weight, **to),
+            weight=torch.as_tensor(weight, device=self.device),
             per_member=per_member,
         )
 
@@ -83,7 +82,7 @@ class Batch:
         weights = self.weight.reshape(self.weight.shape + (1,) * (values.dim() - 2))
         out = values.new_zeros(members * self.per_member, *values.shape[2:])
         out = out.index_add(0, self.owner, (values * weights).flatten(0, 1))
-        return out.unflatten(0, (members, self.per_member))
+        return out.reshape(members, self.per_member, *values.shape[2:])
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class Normalisation:
         )
 
     def __call__(self, batch: Batch, layout: FeatureLayout) -> tuple[Tensor, Tensor, Tensor]:
-        """Network inputs (m, a, c + 1), (m, a, 3, c), (m, a, 5, c); the last scalar tells PBEsol."""
+        """Inputs (m, a, c + 1), (m, a, 3, c), (m, a, 5, c); the last scalar tells PBEsol."""
         s, v, t = layout.split(batch.rows)
         s = ((s - self.scalar_mean) / self.scalar_std).clamp(-SCALAR_LIMIT, SCALAR_LIMIT)
         v = _squash(v / self.vector_rms[:, None])
@@ -119,4 +118,5 @@ class Normalisation:
 
 def _squash(x: Tensor) -> Tensor:
     """Shorten long vectors smoothly to at most ``SCALAR_LIMIT``."""
-    return x / (1 + x.norm(dim=-1, keepdim=True) / SCALAR_LIMIT)
+    length = x.square().sum(dim=-1, keepdim=True).sqrt()
+    return x / (1 + length / SCALAR_LIMIT)

@@ -108,7 +108,7 @@ class Encoder:
         self.layout = FeatureLayout(*channels)
 
     def _keep(self, layer: int) -> Any:
-        def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        def hook(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
             self._outputs[layer] = output["x"]
 
         return hook
@@ -152,9 +152,7 @@ class Encoder:
             offset += size
         numbers = torch.as_tensor(np.concatenate([cell[2] for cell in cells]), device=self.device)
         edge_index = torch.as_tensor(np.concatenate(edges, axis=1), device=self.device)
-        edge_vec = torch.as_tensor(
-            np.concatenate(vectors), dtype=torch.float32, device=self.device
-        )
+        edge_vec = torch.as_tensor(np.concatenate(vectors), dtype=torch.float32, device=self.device)
         plain, inverted = (
             self._layers(numbers, edge_index, sign * edge_vec) for sign in (1.0, -1.0)
         )

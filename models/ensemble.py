@@ -120,7 +120,7 @@ class Ensemble:
         )
         layout = cache.encoder.layout
         device = resolve_device(settings.device)
-        functional = np.array([FUNCTIONALS.index(k.functional) for k in known])  # type: ignore[arg-type]
+        functional = np.array([FUNCTIONALS.index(k.functional) for k in known])
         atoms = AtomRows(features, functional, device)
         labels = _labels(known, device)
         seeds = [1000 * seed + 10 * member for member in range(settings.members)]
@@ -132,7 +132,9 @@ class Ensemble:
             readout, atoms, labels, normalise, layout, splits, settings, seeds,
             _labelled(progress, "training"),
         )  # fmt: skip
-        ensemble = cls(settings, layout, readout, normalise, {}, training_hash(known, settings, seed))
+        ensemble = cls(
+            settings, layout, readout, normalise, {}, training_hash(known, settings, seed)
+        )
         ensemble.metrics = {
             "seconds": round(seconds, 2),
             **ensemble._held_out(known, atoms, splits),
@@ -163,7 +165,7 @@ class Ensemble:
             empty = np.zeros((self.settings.members, 0, 3, 3))
             return Prediction(empty, empty)
         features = cache.features(structures, _labelled(progress, "encoding candidates"))
-        label = np.full(len(structures), FUNCTIONALS.index(functional))  # type: ignore[arg-type]
+        label = np.full(len(structures), FUNCTIONALS.index(functional))
         atoms = AtomRows(features, label, resolve_device(self.settings.device))
         return self._evaluate(atoms, [point_group_rotations(s) for s in structures])
 
@@ -185,7 +187,7 @@ class Ensemble:
         )
 
     def save(self, directory: Path) -> None:
-        """Write ``model.safetensors`` and ``model.json``; the latter last, so that it means whole."""
+        """Write ``model.safetensors``, then ``model.json``, whose presence means whole."""
         from safetensors.torch import save_file
 
         tensors = {f"readout.{k}": v.cpu() for k, v in self.readout.state_dict().items()}
@@ -269,12 +271,16 @@ def _in_order(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
 
 
 def _usable(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
-    rows = [k for k in _in_order(known) if k.tensors.electronic is not None or k.tensors.ionic is not None]
+    rows = [
+        k
+        for k in _in_order(known)
+        if k.tensors.electronic is not None or k.tensors.ionic is not None
+    ]
     n_groups = len({k.material.formula for k in rows})
     if n_groups < 10:
         raise UserError(
-            f"Only {n_groups} compositions with known dielectric tensors to learn from; at least 10 "
-            "are needed for the 80/10/10 splits: add known materials."
+            f"Only {n_groups} compositions with known dielectric tensors to learn from; the "
+            "80/10/10 splits need at least 10: add known materials."
         )
     for row in rows:
         if row.functional not in FUNCTIONALS:

@@ -40,7 +40,10 @@ def tensor_errors(predicted: Array, true: Array) -> dict[str, float]:
 
 
 def held_out_metrics(
-    electronic: Array, ionic: Array, true: Sequence[DielectricTensors], held_out: Sequence[Array]
+    electronic: Array,
+    ionic: Array,
+    true: Sequence[DielectricTensors],
+    held_out: Sequence[NDArray[np.int64]],
 ) -> dict[str, Any]:
     """Mean over members of the errors on crystals that the member has not seen.
 

@@ -41,10 +41,10 @@ class MemberLinear(nn.Module):
                 weight.copy_((torch.rand(weight.shape, generator=generator) * 2 - 1) * bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.bmm(x.flatten(1, -2), self.weight)
+        y: Tensor = torch.bmm(x.flatten(1, -2), self.weight)
         if self.bias is not None:
             y = y + self.bias
-        return y.unflatten(1, x.shape[1:-1])
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 @dataclass
@@ -157,7 +157,8 @@ class Readout(nn.Module):
         vector = self.vector_out(v).transpose(-1, -2)
         dyadic = vector[..., :, None] * vector[..., None, :]
         deviatoric = torch.einsum("makp,kij->mapij", self.tensor_out(t), self.basis)
-        return isotropic + dyadic + deviatoric
+        per_atom: Tensor = isotropic + dyadic + deviatoric
+        return per_atom
 
 
 def smooth_norm(x: Tensor) -> Tensor:

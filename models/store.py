@@ -39,4 +39,3 @@ def fit_or_reuse(
     ensemble.save(directory)
     ensemble.save(store)
     return ensemble
-

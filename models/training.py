@@ -75,7 +75,7 @@ def train(
         crystals = np.stack([next(stream) for stream in streams])
         loss = _loss(readout, atoms, labels, normalise, layout, crystals, dropout).sum()
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         _clip(readout)
         optimiser.step()
         schedule.step()

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Insert, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from results import encoding
@@ -55,6 +55,8 @@ class Database:
         self._engine = _sqlite(self._url) if self.is_sqlite else _postgresql(self._url)
         with self._explained():
             prepare(self._engine, self.label)
+            if self.is_sqlite:
+                _use_wal(self._engine)
 
     @property
     def is_sqlite(self) -> bool:
@@ -71,7 +73,8 @@ class Database:
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that is stored whole at the end of the block, or not at all."""
-        with self._explained(), self._engine.execution_options(write=True).begin() as connection:
+        engine = self._engine.execution_options(begin="BEGIN IMMEDIATE")
+        with self._explained(), engine.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -137,7 +140,7 @@ def _label(url: URL) -> str:
     """What messages call the ledger; never with its password."""
     if url.drivername == "sqlite":
         return str(url.database)
-    public = url.set(drivername="postgresql", password=None).difference_update_query(url.query)
+    public = URL.create("postgresql", url.username, None, url.host, url.port, url.database)
     return public.render_as_string()
 
 
@@ -168,34 +171,36 @@ def _sqlite(url: URL) -> Engine:
     )
 
     @event.listens_for(engine, "connect")
-    def configure(connection: sqlite3.Connection, record: object) -> None:
+    def configure(connection: sqlite3.Connection, _: object) -> None:
         # Python's driver would begin transactions by itself, late and deferred.
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys = ON")
-        _use_wal(connection)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         # A deferred transaction that turns into a writer fails at once if another one wrote in the
         # meantime; an immediate one waits its turn.
-        write = connection.get_execution_options().get("write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        statement = connection.get_execution_options().get("begin", "BEGIN")
+        if statement:
+            connection.exec_driver_sql(statement)
 
     return engine
 
 
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Let readers and a writer work at the same time; a property of the file, set once.
+def _use_wal(engine: Engine) -> None:
+    """Let readers and a writer work at the same time; a property of the file that stays.
 
-    The switch needs the file for itself and does not honour the busy timeout.
+    The switch needs the file for itself and does not always honour the busy timeout.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            with engine.connect().execution_options(begin="") as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
             return
-        except sqlite3.OperationalError as error:
-            busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        except OperationalError as error:
+            code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+            busy = code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
             if not busy or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
@@ -205,10 +210,16 @@ def _postgresql(url: URL) -> Engine:
     arguments: dict[str, Any] = {"client_encoding": "utf8"}
     if "connect_timeout" not in url.query and "PGCONNECT_TIMEOUT" not in os.environ:
         arguments["connect_timeout"] = CONNECT_TIMEOUT_S
-    return create_engine(
-        url,
-        poolclass=NullPool,
-        connect_args=arguments,
-        json_serializer=encoding.dumps,
-        json_deserializer=encoding.loads,
-    )
+    try:
+        return create_engine(
+            url,
+            poolclass=NullPool,
+            connect_args=arguments,
+            json_serializer=encoding.dumps,
+            json_deserializer=encoding.loads,
+        )
+    except ImportError as error:
+        raise UserError(
+            f"The ledger {_label(url)} needs the PostgreSQL driver, which is not installed; "
+            "run pip install 'psycopg[binary]'."
+        ) from error

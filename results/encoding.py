@@ -95,5 +95,8 @@ def frame(rows: Sequence[Sequence[Any]], columns: Mapping[str, str]) -> pd.DataF
     """A table with the given columns and dtypes, whatever the rows hold (none, or only None)."""
     import pandas as pd
 
+    # Before version 3 pandas had no dtype for text that keeps what is missing missing.
+    text = "str" if int(pd.__version__.partition(".")[0]) >= 3 else "object"
+    kinds = {name: text if kind == "str" else kind for name, kind in columns.items()}
     table = pd.DataFrame.from_records([tuple(row) for row in rows], columns=list(columns))
-    return table.astype(dict(columns))
+    return table.astype(kinds)

@@ -23,6 +23,8 @@ _SQLITE = {
     f"free some space and run the same command again, {_KEPT}.",
     sqlite3.SQLITE_IOERR: "The ledger {label} could not be read or written ({reason}); "
     f"check the disk and its quota, then run the same command again, {_KEPT}.",
+    sqlite3.SQLITE_PROTOCOL: "The file system of the ledger {label} does not lock files reliably; "
+    "put the ledger on a local disk, or use PostgreSQL.",
     sqlite3.SQLITE_BUSY: "The ledger {label} has been held by another process for a minute; "
     f"end that process or wait, then run the same command again, {_KEPT}.",
 }
@@ -34,6 +36,11 @@ _REJECTED = (
 _LOST = (
     "The connection to the ledger {label} was lost ({reason}); "
     f"when the server is back run the same command again, {_KEPT}."
+)
+
+_OTHER = (
+    "The server of the ledger {label} reports a problem ({reason}); "
+    f"when that is solved run the same command again, {_KEPT}."
 )
 
 _POSTGRESQL = {
@@ -70,7 +77,7 @@ def explain(error: DBAPIError, label: str) -> str | None:
     """
     origin = error.orig
     if isinstance(origin, sqlite3.Error):
-        return _explain_sqlite(origin, error, label)
+        return _explain_sqlite(origin, label)
     state = getattr(origin, "sqlstate", None) or ""
     reason = _first_line(origin)
     for prefix in (state, state[:3], state[:2]):
@@ -78,21 +85,23 @@ def explain(error: DBAPIError, label: str) -> str | None:
             return _POSTGRESQL[prefix].format(label=label, reason=reason)
     if isinstance(error, IntegrityError | ProgrammingError | DataError):
         return None
-    if not state and "authentication failed" in str(origin):
-        return _REJECTED.format(label=label)
-    if not state and error.statement is None:
+    if state:
+        return _OTHER.format(label=label, reason=reason)
+    if error.statement is None:
         return _explain_connection(str(origin), label)
     return _LOST.format(label=label, reason=reason)
 
 
-def _explain_sqlite(origin: sqlite3.Error, error: DBAPIError, label: str) -> str | None:
+def _explain_sqlite(origin: sqlite3.Error, label: str) -> str | None:
     code = getattr(origin, "sqlite_errorcode", None)
     template = None if code is None else _SQLITE.get(code & 0xFF)
     return None if template is None else template.format(label=label, reason=origin)
 
 
 def _explain_connection(message: str, label: str) -> str:
-    """A connection that never came about; libpq gives no code, only words (in any language)."""
+    """A connection that never came about; libpq gives no code, only words."""
+    if "authentication failed" in message or "no password supplied" in message:
+        return _REJECTED.format(label=label)
     if 'database "' in message and "does not exist" in message:
         return _POSTGRESQL["3D000"].format(label=label)
     if "too many" in message:

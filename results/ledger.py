@@ -44,10 +44,18 @@ class Ledger(CalculationLedger):
 
     Examples
     --------
-    >>> ledger = Ledger("campaigns/ledger.sqlite")
-    >>> ledger.create_campaign("oxides", {"rounds": 3}, "high-k", 1, {})
-    >>> ledger.start_round("oxides", 1).status
-    <RoundStatus.STARTED: 'started'>
+    One round, in the order in which a ledger accepts its steps::
+
+        ledger = Ledger("campaigns/ledger.sqlite")
+        ledger.create_campaign("oxides", config, "high-k", seed, versions, known)
+        current = ledger.start_round("oxides", 1)
+        ledger.record_training(current.id, training_hash, 6000, "model", model_hash, metrics)
+        ledger.record_predictions(current.id, predictions)
+        ledger.select(current.id, selections, calculations, materials)
+        for calculation in ledger.pending("oxides"):
+            ledger.record_result(calculation.key, output, "accepted", detail, *tensors, "PBE")
+        ledger.finish_round(current.id)
+        learned = ledger.accepted("oxides", before_round=2)
     """
 
     def event(

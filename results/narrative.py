@@ -69,7 +69,7 @@ def headline(view: CampaignView) -> Headline:
 
 def figures(view: CampaignView) -> list[Figure]:
     """The figures of the report, in order."""
-    symbol = Markup(label_html(label_symbol(view.task.label)))
+    symbol = label_html(label_symbol(view.task.label))
     by_gap = view.task.name == "high-k"
     against = (
         Markup("band gap and permittivity") if by_gap else Markup("permittivity and ") + symbol
@@ -86,8 +86,8 @@ def figures(view: CampaignView) -> list[Figure]:
             "progress",
             Markup("Figure of merit, round by round"),
             Markup(
-                "Each marker is a validated calculation, in the order of its rank; the line is the "
-                "best so far."
+                "Each marker is a validated calculation, in the order of its rank; the solid line "
+                "is the best so far."
             ),
             progress(view),
             "No calculation has been validated yet.",
@@ -122,17 +122,13 @@ def round_overview(view: CampaignView) -> pd.DataFrame:
         best = float(pd.Series([best, *merits]).max())
         record = view.rounds[view.rounds["number"] == round_number]
         tables = (view.calculations, view.validated, view.refused)
-        picked, validated, refused = (
-            int((table["round"] == round_number).sum()) for table in tables
-        )
+        counts = [str((table["round"] == round_number).sum()) for table in tables]
         rows.append(
             {
                 "round": str(round_number),
                 "status": str(record["status"].iloc[0]) if len(record) else MISSING,
                 "training": _count(record["n_training"]),
-                "picked": str(picked),
-                "validated": str(validated),
-                "refused": str(refused),
+                **dict(zip(("picked", "validated", "refused"), counts, strict=True)),
                 "best": number(float(merits.max()) if len(merits) else None),
                 "best so far": number(best),
                 **_scalars(view.metrics.get(round_number, {})),
@@ -162,7 +158,7 @@ def _best_sentence(view: CampaignView) -> Markup:
             return Markup("The validated materials have no figure of merit: no band gap is known.")
         return Markup("No material has been validated yet.")
     name = Markup("Best: <strong>{}</strong> ({})").format(
-        Markup(formula_html(best["formula"])), best["material_id"]
+        formula_html(best["formula"]), best["material_id"]
     )
     gap = Markup("E<sub>g</sub> {} eV, ").format(fixed(best["band_gap"]))
     if math.isnan(float(best["band_gap"])):
@@ -181,7 +177,7 @@ def _comparison_sentence(view: CampaignView) -> Markup:
             "the band gap where the task needs it), so there is no mark to beat."
         )
     mark = Markup("{} ({})").format(
-        Markup(formula_html(known["formula"])), _merit(view, float(known["merit"]))
+        formula_html(known["formula"]), _merit(view, float(known["merit"]))
     )
     if best is None:
         return Markup("The mark to beat, best known at the start: {}.").format(mark)
@@ -199,27 +195,32 @@ def _comparison_sentence(view: CampaignView) -> Markup:
 
 def _merit(view: CampaignView, value: float) -> Markup:
     symbol, unit = label_symbol(view.task.label), label_unit(view.task.label)
-    text = Markup("{} = {} {}").format(Markup(label_html(symbol)), number(value), unit)
-    return Markup(text.strip())
+    return (
+        Markup("{}\u00a0=\u00a0{}\u00a0{}").format(label_html(symbol), number(value), unit).strip()
+    )
 
 
 def _landscape_caption(view: CampaignView, symbol: Markup) -> Markup:
     by_gap = view.task.name == "high-k"
     missing = int(view.known["merit" if by_gap else "epsilon"].isna().sum())
-    parts = [
-        Markup("{:,} materials known at the start").format(len(view.known) - missing),
-        Markup("{:,} candidates").format(len(view.candidates)),
-    ]
-    if view.candidates_round is not None:
-        parts[-1] += Markup(" as round {} predicts them").format(view.candidates_round)
-    parts.append(Markup("{:,} validated").format(len(view.validated)))
+    parts = []
+    if len(view.known) > missing:
+        parts.append(Markup("{:,} known at the start").format(len(view.known) - missing))
+    if len(view.candidates):
+        parts.append(
+            Markup("{:,} candidates as round {} predicts them").format(
+                len(view.candidates), view.candidates_round
+            )
+        )
+    if len(view.validated):
+        parts.append(Markup("{:,} validated").format(len(view.validated)))
     text = Markup(", ").join(parts) + Markup(". Dashed: equal {}.").format(symbol)
     if len(view.refused) or len(view.waiting):
         text += Markup(" Refused and waiting calculations stand where they were predicted.")
     if missing:
-        text += Markup(
-            " Not shown: {:,} known materials without both parts of the tensor{}."
-        ).format(missing, " and a band gap" if by_gap else "")
+        text += Markup(" Not shown: {} known without both parts of the tensor{}.").format(
+            _materials(missing), " and a band gap" if by_gap else ""
+        )
     return text
 
 
@@ -228,12 +229,15 @@ def _parity_caption(view: CampaignView) -> Markup:
     if result.n == 0:
         return Markup()
     text = Markup(
-        "{} materials; bars are ± 1 σ of the ensemble. Mean absolute error {}, median relative "
-        "error {}."
-    ).format(result.n, number(result.mae), f"{result.median_relative:.0%}")
+        "{}; bars are ± 1 σ of the ensemble. Mean absolute error {}, median relative error {}."
+    ).format(_materials(result.n), number(result.mae), f"{result.median_relative:.0%}")
     if not math.isnan(result.coverage):
         text += Markup(" ± 1.64 σ covers {} (90% if calibrated).").format(f"{result.coverage:.0%}")
     return text
+
+
+def _materials(count: int) -> str:
+    return "1 material" if count == 1 else f"{count:,} materials"
 
 
 def _count(values: pd.Series) -> str:

@@ -30,20 +30,23 @@ def elements(view: CampaignView) -> go.Figure | None:
     shape = range(_ROWS)
     roots: list[list[float | None]] = [[None] * _COLUMNS for _ in shape]
     blanks: list[list[float | None]] = [[None] * _COLUMNS for _ in shape]
-    texts = [[""] * _COLUMNS for _ in shape]
+    symbols = [[""] * _COLUMNS for _ in shape]
+    labels = [[""] * _COLUMNS for _ in shape]
     hovers = [[""] * _COLUMNS for _ in shape]
     for symbol, (row, column) in _positions().items():
         count = picked[symbol]
         # Oxygen is in most picks; the root keeps the rest from fading beside it.
         (roots if count else blanks)[row][column] = round(math.sqrt(count), 3)
-        texts[row][column] = f"<b>{symbol}</b><br>{count}" if count else symbol
+        (labels if count else symbols)[row][column] = (
+            f"<b>{symbol}</b><br>{count}" if count else symbol
+        )
         hovers[row][column] = f"{symbol}: picked {count}, validated {validated[symbol]}"
     figure = go.Figure()
     highest = math.sqrt(max(*picked.values(), 2))
     pale = "rgba(127,127,127,0.13)"
-    for values, scale, span, font in (
-        (blanks, ((0.0, pale), (1.0, pale)), (0, 1), {"color": KNOWN, "size": 12}),
-        (roots, HEAT, (1, highest), {"size": 12}),
+    for values, texts, scale, span, font in (
+        (blanks, symbols, ((0.0, pale), (1.0, pale)), (0, 1), {"color": KNOWN, "size": 12}),
+        (roots, labels, HEAT, (1, highest), {"size": 12}),
     ):
         figure.add_heatmap(
             z=values,
@@ -69,7 +72,7 @@ def elements(view: CampaignView) -> go.Figure | None:
 
 def element_counts(formulas: Iterable[str]) -> Counter[str]:
     """Number of formulas that contain each element; what is no formula counts for nothing."""
-    from pymatgen.core import Composition
+    from pymatgen.core.composition import Composition
 
     counts: Counter[str] = Counter()
     for formula in formulas:
@@ -83,7 +86,7 @@ def element_counts(formulas: Iterable[str]) -> Counter[str]:
 
 def _positions() -> dict[str, tuple[int, int]]:
     """Row and column, from 0, of each element up to Lr; the f block fills the last two rows."""
-    from pymatgen.core import Element
+    from pymatgen.core.periodic_table import Element
 
     places = {}
     for number in range(1, 104):

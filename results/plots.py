@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from results.points import add_points, label, round_marker
 from results.style import (
     CANDIDATE,
     KNOWN,
@@ -22,12 +23,10 @@ from results.style import (
     REFUSED,
     log_range,
     log_ticks,
-    round_colour,
-    round_symbol,
     rounded,
     theme,
 )
-from results.text import MISSING, formula_html, label_html, label_symbol, label_unit, number
+from results.text import formula_html, label_html, label_symbol, label_unit, number
 from results.view import CampaignView
 
 if TYPE_CHECKING:
@@ -35,6 +34,9 @@ if TYPE_CHECKING:
 
 MANY = 2000
 """Points from which a cloud is drawn by WebGL; fewer are sharper, and print better, as SVG."""
+
+FEW = 6
+"""Rounds up to which each gets a long tick label and each record its name."""
 
 EPSILON = "static permittivity ε̄"
 GAP = "band gap E<sub>g</sub> (eV)"
@@ -103,20 +105,20 @@ def landscape(view: CampaignView) -> go.Figure | None:
     fast = len(points) > MANY
     figure = go.Figure()
     cloud = {"size": 3 if fast else 4, "color": CANDIDATE, "opacity": 0.5}
-    _add_points(figure, view, view.candidates, xp, yp, "candidates (predicted)", cloud, fast)
+    add_points(figure, view, view.candidates, xp, yp, "candidates (predicted)", cloud, fast)
     known = {"size": 3.5 if fast else 5, "color": KNOWN, "opacity": 0.6}
-    _add_points(figure, view, view.known, xs, ys, "known at the start", known, fast)
+    add_points(figure, view, view.known, xs, ys, "known at the start", known, fast)
     merits = points["x"] * points["y"] if by_gap else points["y"]
     _add_contours(figure, view, merits, x_range, y_range, by_gap, fast)
     open_marker = {"size": 10, "color": LINE, "symbol": "hexagon-open", "line": {"width": 1.6}}
-    _add_points(figure, view, waiting, xp, yp, "waiting (predicted)", open_marker, fast)
+    add_points(figure, view, waiting, xp, yp, "waiting (predicted)", open_marker, fast)
     thick = {"width": 2, "color": REFUSED}
     cross = {"size": 9, "color": REFUSED, "symbol": "x-thin", "line": thick}
-    _add_points(figure, view, refused, xp, yp, "refused (predicted)", cross, fast)
+    add_points(figure, view, refused, xp, yp, "refused (predicted)", cross, fast)
     for round_number in view.round_numbers:
         rows = view.validated[view.validated["round"] == round_number]
         name = f"validated, round {round_number}"
-        _add_points(figure, view, rows, xs, ys, name, _round_marker(round_number), fast)
+        add_points(figure, view, rows, xs, ys, name, round_marker(round_number), fast)
     for row, dx, dy in ((view.best_known, -34, -26), (view.best_validated, 34, -30)):
         if row is not None:
             x, y = float(row[xs]), float(row[ys])
@@ -141,27 +143,18 @@ def progress(view: CampaignView) -> go.Figure | None:
         return None
     rows = rows.assign(position=_spread(view, rows))
     numbers, known = view.round_numbers, view.best_known
-    first = -0.45 if known is not None else 0.5
+    merits = [*rows["merit"], *([] if known is None else [known["merit"]])]
+    y_axis = _merit_axis(merits)
+
+    def place(merit: float) -> float:
+        return math.log10(merit) if y_axis["type"] == "log" else merit
+
     figure = go.Figure()
-    highest = -math.inf
-    steps: list[tuple[float, float]] = []
+    ticks = {n: _round_tick(view, n) for n in numbers}
     if known is not None:
-        highest = float(known["merit"])
-        steps.append((first, highest))
-        base = {"color": LINE, "dash": "dash", "width": 1.2}
-        figure.add_hline(y=highest, line=base, layer="below")
-        text = f"best known at the start:<br>{formula_html(known['formula'])}, {number(highest)}"
-        low = {"xanchor": "left", "yanchor": "top", "align": "left", "yshift": -2}
-        _label(figure, first, highest, text, **low)
-    records = []
-    for round_number in numbers:
-        merits = rows.loc[rows["round"] == round_number, "merit"]
-        if len(merits) and merits.max() > highest:
-            highest = float(merits.max())
-            records.append(rows.loc[merits.idxmax()])
-        if math.isfinite(highest):
-            steps.append((round_number - 0.5, highest))
-    steps.append((numbers[-1] + 0.5, highest))
+        ticks = {0: "start", **ticks}
+        _add_start(figure, view, known, place(float(known["merit"])))
+    steps, records = _best_so_far(rows, list(ticks), known)
     figure.add_scatter(
         x=[x for x, _ in steps],
         y=rounded(y for _, y in steps),
@@ -171,23 +164,25 @@ def progress(view: CampaignView) -> go.Figure | None:
         showlegend=False,
     )
     # Many labels would lie on each other; the last record is the one that counts.
-    for record in records if len(numbers) <= 6 else records[-1:]:
+    for record in records if len(numbers) <= FEW else records[-1:]:
         text = f"{formula_html(record['formula'])}, {number(record['merit'])}"
-        place = (float(record["position"]), float(record["merit"]))
-        _label(figure, *place, text, yanchor="bottom", yshift=8)
+        x, y = float(record["position"]), place(float(record["merit"]))
+        label(figure, x, y, text, yanchor="bottom", yshift=8)
     for round_number in numbers:
         of_round = rows[rows["round"] == round_number]
-        name, marker = f"round {round_number}", _round_marker(round_number)
-        _add_points(figure, view, of_round, "position", "merit", name, marker)
-    low_y = min(0.0, 1.12 * float(rows["merit"].min()))
+        name, marker = f"round {round_number}", round_marker(round_number)
+        add_points(figure, view, of_round, "position", "merit", name, marker)
     figure.update_layout(template=theme("light"), hovermode="closest", showlegend=False)
     figure.update_xaxes(
-        range=[first - 0.05, numbers[-1] + 0.5],
-        tickvals=numbers,
-        ticktext=[_round_tick(view, n) for n in numbers],
+        range=[min(ticks) - 0.5, max(ticks) + 0.5],
+        tickvals=list(ticks),
+        ticktext=list(ticks.values()),
+        tickangle=0,
         showgrid=False,
     )
-    figure.update_yaxes(title_text=label_html(view.task.label), range=[low_y, 1.14 * highest])
+    if len(numbers) > FEW:
+        figure.update_xaxes(title_text="round, validated / picked")
+    figure.update_yaxes(title_text=label_html(view.task.label), **y_axis)
     return figure
 
 
@@ -223,79 +218,15 @@ def parity(view: CampaignView) -> go.Figure | None:
             "thickness": 1.2,
             "width": 0,
         }
-        marker = _round_marker(round_number)
+        marker = round_marker(round_number)
         name = f"round {round_number}"
-        _add_points(figure, view, of_round, "epsilon", "epsilon_mean", name, marker, error_y=bars)
+        add_points(figure, view, of_round, "epsilon", "epsilon_mean", name, marker, error_y=bars)
     ticks = log_ticks(*low_high)
     axis: dict[str, Any] = {"type": "log", "range": low_high, "tickvals": ticks}
     figure.update_layout(template=theme("light"), hovermode="closest")
     figure.update_xaxes(**axis, title_text="ε̄ from DFPT", constrain="domain")
     figure.update_yaxes(**axis, title_text="ε̄ predicted", scaleanchor="x", constrain="domain")
     return figure
-
-
-def _add_points(
-    figure: go.Figure,
-    view: CampaignView,
-    table: pd.DataFrame,
-    x: str,
-    y: str,
-    name: str,
-    marker: dict[str, Any],
-    fast: bool = False,
-    **options: Any,
-) -> None:
-    """Add the rows of ``table`` that have both coordinates; hovering tells what each one is."""
-    import plotly.graph_objects as go
-
-    rows = table[table[x].notna() & table[y].notna()]
-    if rows.empty:
-        return
-    kind = go.Scattergl if fast else go.Scatter
-    figure.add_trace(
-        kind(
-            x=rounded(rows[x]),
-            y=rounded(rows[y]),
-            mode="markers",
-            name=name,
-            marker=marker,
-            text=[
-                f"<b>{formula_html(formula)}</b> · {html.escape(material_id)}"
-                for formula, material_id in zip(rows["formula"], rows["material_id"], strict=True)
-            ],
-            customdata=_facts(rows),
-            hovertemplate=_hover(view, rows) + f"<extra>{name}</extra>",
-            **options,
-        )
-    )
-
-
-_FACTS = ("band_gap", "epsilon", "merit", "epsilon_mean", "epsilon_std", "merit_mean", "merit_std")
-"""Columns that the hover text shows where a table has them."""
-
-
-def _facts(rows: pd.DataFrame) -> list[list[float | str]]:
-    columns = [rounded(rows[name], 3) for name in _FACTS if name in rows]
-    return [[MISSING if v is None else v for v in values] for values in zip(*columns, strict=True)]
-
-
-def _hover(view: CampaignView, rows: pd.DataFrame) -> str:
-    """Template of the hover text over the columns that ``_facts`` collects."""
-    place = {name: i for i, name in enumerate(name for name in _FACTS if name in rows)}
-
-    def value(name: str) -> str:
-        return f"%{{customdata[{place[name]}]}}"
-
-    symbol, unit = label_html(label_symbol(view.task.label)), label_unit(view.task.label)
-    merit = f"{symbol} {{}} {html.escape(unit)}".rstrip()
-    lines = ["%{text}", f"E<sub>g</sub> {value('band_gap')} eV"]
-    if "epsilon" in place and rows["epsilon"].notna().any():
-        lines.append(f"ε̄ {value('epsilon')}, {merit.format(value('merit'))}")
-    if "epsilon_mean" in place:
-        predicted = f"{value('merit_mean')} ± {value('merit_std')}"
-        epsilon = f"{value('epsilon_mean')} ± {value('epsilon_std')}"
-        lines.append(f"predicted ε̄ {epsilon}, {merit.format(predicted)}")
-    return "<br>".join(lines)
 
 
 def _add_contours(
@@ -334,10 +265,10 @@ def _add_contours(
                 showlegend=False,
             )
         )
-        text = f"{level:g} {html.escape(unit)}".rstrip()
+        text = f"{level:,g} {html.escape(unit)}".rstrip()
         if i == len(visible) - 1:
             text = f"{symbol} = {text}"
-        _label(figure, right, height, text, xanchor="right", yanchor="middle", size=11)
+        label(figure, right, height, text, xanchor="right", yanchor="middle", size=11)
 
 
 def contour_levels(merits: Iterable[float], most: int = 6) -> list[float]:
@@ -349,13 +280,18 @@ def contour_levels(merits: Iterable[float], most: int = 6) -> list[float]:
     return log_ticks(float(low), float(high))[-most:]
 
 
-def _round_marker(round_number: int) -> dict[str, Any]:
-    return {
-        "size": 10,
-        "color": round_colour(round_number),
-        "symbol": round_symbol(round_number),
-        "line": {"width": 0.8, "color": "rgba(20,20,20,0.65)"},
-    }
+def _merit_axis(merits: Iterable[float]) -> dict[str, Any]:
+    """Axis with room for labels above; logarithmic where one far ahead would flatten the rest."""
+    values = list(map(float, merits))
+    low, high = min(values), max(values)
+    if low > 0.0 and high > 30.0 * low:
+        low, high = log_range(values)
+        high += 0.08 * (high - low)
+        return {"type": "log", "range": [low, high], "tickvals": log_ticks(low, high)}
+    if 0.0 < low < 0.35 * high:
+        low = 0.0
+    span = (high - low) or abs(high) or 1.0
+    return {"type": "linear", "range": [low - (0.08 * span if low else 0.0), high + 0.16 * span]}
 
 
 def _spread(view: CampaignView, rows: pd.DataFrame) -> pd.Series:
@@ -367,16 +303,42 @@ def _spread(view: CampaignView, rows: pd.DataFrame) -> pd.Series:
     return rows["round"] + 0.6 * ((rows["rank"] - lowest) / width - middle)
 
 
+def _add_start(figure: go.Figure, view: CampaignView, known: pd.Series, height: float) -> None:
+    """The best material known at the start: a dot, its name, and a line to compare with."""
+    merit = float(known["merit"])
+    base = {"color": LINE, "dash": "dash", "width": 1.2}
+    figure.add_hline(y=merit, line=base, layer="below")
+    text = f"best known:<br>{formula_html(known['formula'])}<br>{number(merit)}"
+    below: dict[str, Any] = {"yanchor": "top", "yshift": -6, "bgcolor": "rgba(0,0,0,0)"}
+    left: dict[str, Any] = {"xanchor": "left", "xshift": 4, "align": "left"}
+    label(figure, -0.5, height, text, **below, **left)
+    start = known.to_frame().T.assign(position=0)
+    dot = {"size": 9, "color": KNOWN}
+    add_points(figure, view, start, "position", "merit", "known at the start", dot)
+
+
+def _best_so_far(
+    rows: pd.DataFrame, slots: list[int], known: pd.Series | None
+) -> tuple[list[tuple[float, float]], list[pd.Series]]:
+    """Corners of the line of the best so far, and the validated materials that raised it."""
+    highest = -math.inf if known is None else float(known["merit"])
+    steps, records = [], []
+    for slot in slots:
+        top = rows[rows["round"] == slot].head(1)
+        if len(top) and float(top["merit"].iloc[0]) > highest:
+            highest = float(top["merit"].iloc[0])
+            records.append(top.iloc[0])
+        if math.isfinite(highest):
+            steps.append((slot - 0.5, highest))
+    return [*steps, (slots[-1] + 0.5, highest)], records
+
+
 def _round_tick(view: CampaignView, round_number: int) -> str:
-    chosen = view.calculations[view.calculations["round"] == round_number]
-    good = view.validated[view.validated["round"] == round_number]
-    return f"round {round_number}<br>{len(good)} of {len(chosen)}<br>validated"
-
-
-def _label(
-    figure: go.Figure, x: float, y: float, text: str, *, size: int = 12, **options: Any
-) -> None:
-    figure.add_annotation(x=x, y=y, text=text, showarrow=False, font={"size": size}, **options)
+    chosen = int((view.calculations["round"] == round_number).sum())
+    good = int((view.validated["round"] == round_number).sum())
+    if len(view.round_numbers) > FEW:
+        return f"{round_number}<br>{good}/{chosen}"
+    return f"round {round_number}<br>{good} of {chosen}<br>validated"
 
 
 def _point_at(figure: go.Figure, row: pd.Series, x: float, y: float, dx: int, dy: int) -> None:

@@ -117,10 +117,12 @@ def log_range(values: Iterable[float], margin: float = 0.08) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Tick values 1, 2, 5 × 10^n between 10^``low`` and 10^``high``."""
-    ladder = (
-        step * 10.0**decade
-        for decade in range(math.floor(low), math.ceil(high) + 1)
-        for step in (1, 2, 5)
-    )
-    return [value for value in ladder if low <= math.log10(value) <= high]
+    """Round values between 10^``low`` and 10^``high``: 1, 2, 5 × 10^n, finer on a short axis."""
+    ticks: list[float] = []
+    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, *range(2, 10))):
+        decades = range(math.floor(low), math.ceil(high) + 1)
+        ladder = (round(step * 10.0**n, 9) for n in decades for step in steps)
+        ticks = [value for value in ladder if 10**low <= value <= 10**high]
+        if len(ticks) >= 4:
+            break
+    return ticks

@@ -1,17 +1,20 @@
-"""Numbers, formulas and lengths of time as a reader wants them; everything comes out escaped."""
+"""Numbers, formulas and lengths of time as a reader wants them.
+
+What comes out as ``Markup`` is escaped, and safe in a page as well as in a text of plotly.
+"""
 
 from __future__ import annotations
 
-import html
 import math
 import re
 
+from markupsafe import Markup, escape
+
 MISSING = "–"
 
-_SUBSCRIPT = re.compile(r"(?<=[A-Za-z)\]])\d+(?:\.\d+)?")
+_SUBSCRIPT = re.compile(r"(?<=[A-Za-z)\]])(\d+(?:\.\d+)?)")
 _LABEL = re.compile(r"^(?P<symbol>.*?)(?: \((?P<unit>[^()]*)\))?$")
-_LAMBDA = re.compile(r"λ(max|min)")
-_UNDERSCORE = re.compile(r"_(\w)")
+_INDEX = re.compile(r"(?:_|(?<=λ)(?=max|min))(max|min|\w)")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -39,6 +42,8 @@ def duration(seconds: float | None) -> str:
     """A length of time: ``"42 s"``, ``"3 min 20 s"``, ``"5 h 10 min"``, ``"1,200 h"``."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
+    if seconds == 0:
+        return "0 s"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -52,13 +57,13 @@ def duration(seconds: float | None) -> str:
     return f"{minutes / 60:,.0f} h"
 
 
-def formula_html(formula: str) -> str:
-    """``formula`` with its numbers as subscripts, safe to put into a page or a plotly text."""
-    parts, end = [], 0
-    for match in _SUBSCRIPT.finditer(formula):
-        parts += [html.escape(formula[end : match.start()]), f"<sub>{match.group()}</sub>"]
-        end = match.end()
-    return "".join([*parts, html.escape(formula[end:])])
+def formula_html(formula: str) -> Markup:
+    """``formula`` with its numbers as subscripts.
+
+    >>> formula_html("Mg(OH)2")
+    Markup('Mg(OH)<sub>2</sub>')
+    """
+    return _with_subscripts(_SUBSCRIPT, formula)
 
 
 def label_symbol(label: str) -> str:
@@ -73,7 +78,15 @@ def label_unit(label: str) -> str:
     return (found["unit"] or "") if found else ""
 
 
-def label_html(label: str) -> str:
+def label_html(label: str) -> Markup:
     """A task's label with subscripts: E_g and λmax as a page shows them."""
-    text = _LAMBDA.sub(r"λ<sub>\1</sub>", html.escape(label))
-    return _UNDERSCORE.sub(r"<sub>\1</sub>", text)
+    return _with_subscripts(_INDEX, label)
+
+
+def _with_subscripts(pattern: re.Pattern[str], text: str) -> Markup:
+    """``text`` escaped, with the first group of each match as a subscript."""
+    result, end = Markup(), 0
+    for match in pattern.finditer(text):
+        result += escape(text[end : match.start()]) + Markup("<sub>{}</sub>").format(match[1])
+        end = match.end()
+    return result + escape(text[end:])

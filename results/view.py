@@ -207,9 +207,7 @@ class CampaignView:
 def _best(table: pd.DataFrame) -> pd.Series | None:
     if not table["merit"].notna().any():
         return None
-    row = table.loc[table["merit"].idxmax()]
-    assert isinstance(row, pd.Series)
-    return row
+    return table.iloc[int(table["merit"].argmax())]
 
 
 def _table(given: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
@@ -226,7 +224,7 @@ def _table(given: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
         elif kind == "str":
             table[name] = series.where(series.notna(), "").astype(str)
         else:
-            table[name] = pd.to_numeric(series, errors="coerce").astype(kind)
+            table[name] = pd.to_numeric(series, errors="coerce").astype(np.dtype(kind))
     return table
 
 

@@ -28,7 +28,7 @@ def acquisition(merits: Array, settings: AcquisitionSettings, seed: int) -> Arra
         case "greedy":
             return np.asarray(mean)
         case "random":
-            return np.random.default_rng(seed).random(merits.shape[1])
+            return np.asarray(np.random.default_rng(seed).random(merits.shape[1]))
 
 
 def top(values: Array, n: int, seed: int) -> NDArray[np.int64]:

@@ -2,32 +2,88 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
+from collections import defaultdict
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
+
+BOND_TOLERANCE = 0.45
+"""Å that a covalent bond may be longer than the sum of the radii (Jmol's rule)."""
+
+Bonds = dict[int, list[tuple[int, tuple[int, ...]]]]
+"""Atom → its bonded atoms, each with the lattice translation to it."""
 
 
 def is_molecular(structure: Structure) -> bool:
     """Whether the crystal consists of molecules: bonding of dimensionality 0 (Larsen et al. 2019).
 
-    Bonds are first taken from covalent radii, which is quick but misses ionic bonds; a crystal that
-    falls apart so is looked at again with Voronoi-based neighbours (CrystalNN).
+    Bonds come from covalent radii first, which is quick but misses ionic bonds. In a compound, an
+    atom other than of a noble gas that has no such bond is an ion, and the crystal not molecular;
+    one that falls apart into larger pieces is looked at again with Voronoi-based neighbours
+    (CrystalNN).
     """
-    from pymatgen.analysis.local_env import CrystalNN, JmolNN
+    bonds = _covalent_bonds(structure)
+    lone = [site for n, site in enumerate(structure) if n not in bonds]
+    if len(structure.composition) > 1 and any(not site.specie.is_noble_gas for site in lone):
+        return False
+    return not _is_extended(bonds) and _dimensionality(structure) == 0
 
-    return _dimensionality(structure, JmolNN()) == 0 and _dimensionality(structure, CrystalNN()) == 0
+
+def _covalent_bonds(structure: Structure) -> Bonds:
+    from matscipy.neighbours import neighbour_list
+
+    radii = np.array([_radii()[site.specie.symbol] for site in structure])
+    i, j, distance, shift = neighbour_list(
+        "ijdS", pbc=[True] * 3, cell=structure.lattice.matrix, positions=structure.cart_coords,
+        cutoff=2 * radii.max() + BOND_TOLERANCE,
+    )  # fmt: skip
+    bonds: Bonds = defaultdict(list)
+    for n in np.flatnonzero(distance < radii[i] + radii[j] + BOND_TOLERANCE):
+        bonds[int(i[n])].append((int(j[n]), tuple(shift[n].tolist())))
+    return dict(bonds)
 
 
-def _dimensionality(structure: Structure, neighbours: object) -> int:
+def _is_extended(bonds: Bonds) -> bool:
+    """Whether a walk along bonds can reach an atom's own image in another cell."""
+    cell_of: dict[int, tuple[int, ...]] = {}
+    for start in bonds:
+        if start in cell_of:
+            continue
+        cell_of[start] = (0, 0, 0)
+        stack = [start]
+        while stack:
+            atom = stack.pop()
+            for neighbour, shift in bonds[atom]:
+                cell = tuple(a + b for a, b in zip(cell_of[atom], shift, strict=True))
+                if neighbour not in cell_of:
+                    cell_of[neighbour] = cell
+                    stack.append(neighbour)
+                elif cell_of[neighbour] != cell:
+                    return True
+    return False
+
+
+@functools.cache
+def _radii() -> dict[str, float]:
+    from pymatgen.analysis.local_env import JmolNN
+
+    return dict(JmolNN().el_radius)
+
+
+def _dimensionality(structure: Structure) -> int:
     from pymatgen.analysis.dimensionality import get_dimensionality_larsen
     from pymatgen.analysis.graphs import StructureGraph
+    from pymatgen.analysis.local_env import CrystalNN
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            graph = StructureGraph.from_local_env_strategy(structure, neighbours)
+            graph = StructureGraph.from_local_env_strategy(structure, CrystalNN())
         except ValueError:  # no Voronoi cell: the atoms are too far apart to be bonded
             return 0
     return int(get_dimensionality_larsen(graph))

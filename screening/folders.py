@@ -77,7 +77,9 @@ def _read(path: Path, material_id: str, band_gap: float | None) -> Material:
             structure = Structure.from_file(path)
     except Exception as error:  # noqa: BLE001 - the parsers raise anything on broken files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be read as a structure ({reason}); repair or remove it.") from None
+        raise UserError(
+            f"{path} cannot be read as a structure ({reason}); repair or remove it."
+        ) from None
     material = Material(material_id, structure, band_gap=band_gap, source=path.parent.name)
     if not material.structure.is_valid(tol=0.5):
         raise UserError(f"{path} has atoms closer than 0.5 Å to each other; repair or remove it.")

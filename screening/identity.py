@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from screening.material import Material
 from screening.symmetry import SYMPREC, cell_of
 
 if TYPE_CHECKING:
+    from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.core import Structure
 
 
@@ -55,12 +56,13 @@ def _same(first: Structure, second: Structure) -> bool:
 def _space_group(structure: Structure) -> int:
     import spglib
 
-    dataset = spglib.get_symmetry_dataset(cell_of(structure), symprec=SYMPREC)
+    cell: Any = cell_of(structure)
+    dataset = spglib.get_symmetry_dataset(cell, symprec=SYMPREC)
     return int(dataset.number) if dataset is not None else 1
 
 
 @functools.cache
-def _matcher():  # type: ignore[no-untyped-def]
+def _matcher() -> StructureMatcher:
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     return StructureMatcher(ltol=0.05, stol=0.1, angle_tol=3)

@@ -38,9 +38,7 @@ class FolderSource(Settings):
 
 
 KnownSource = Annotated[BuiltinSource | TableSource, Field(discriminator="kind")]
-CandidateSource = Annotated[
-    BuiltinSource | TableSource | FolderSource, Field(discriminator="kind")
-]
+CandidateSource = Annotated[BuiltinSource | TableSource | FolderSource, Field(discriminator="kind")]
 
 
 class FilterSettings(Settings):
@@ -51,7 +49,7 @@ class FilterSettings(Settings):
     )
     min_band_gap: Annotated[float, Field(ge=0)] = Field(
         0.5,
-        description="Smallest band gap in eV; below about 0.5 eV semilocal DFT often finds a metal.",
+        description="Smallest band gap in eV; below 0.5 eV semilocal DFT often finds a metal.",
     )
 
 

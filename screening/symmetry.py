@@ -8,7 +8,7 @@ over the group; this module does so, and all projections rest on it.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,8 @@ def _primitive(lattice: bytes, positions: bytes, species: bytes) -> Cell:
     import spglib
 
     cell = _from_bytes(lattice, positions, species)
-    found = spglib.standardize_cell(cell, to_primitive=True, no_idealize=True, symprec=SYMPREC)
+    given: Any = cell  # spglib takes arrays, whatever its annotations say
+    found = spglib.standardize_cell(given, to_primitive=True, no_idealize=True, symprec=SYMPREC)
     if found is None or len(found[2]) >= len(cell[2]):
         return cell
     return np.array(found[0]), np.array(found[1]), np.array(found[2], dtype=np.int64)
@@ -78,7 +79,8 @@ def _rotations(lattice_bytes: bytes, position_bytes: bytes, species_bytes: bytes
     import spglib
 
     cell = _from_bytes(lattice_bytes, position_bytes, species_bytes)
-    found = spglib.get_symmetry(cell, symprec=SYMPREC)
+    given: Any = cell
+    found = spglib.get_symmetry(given, symprec=SYMPREC)
     if found is None:
         return np.eye(3)[None]
     # Columns of the lattice transform as a' = a W, so a rotation in the Cartesian frame is

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from screening.errors import UserError
 from screening.symmetry import asymmetry, point_group_rotations, project
@@ -75,7 +75,7 @@ def mean_permittivity(tensor: Array) -> Array:
     return np.asarray(np.trace(tensor, axis1=-2, axis2=-1) / 3.0)
 
 
-def read_tensor(value: ArrayLike, structure: Structure, what: str) -> Array:
+def read_tensor(value: Any, structure: Structure, what: str) -> Array:
     """Take in a tensor from outside, written in the frame of ``structure``.
 
     Parameters
@@ -118,7 +118,7 @@ def read_tensor(value: ArrayLike, structure: Structure, what: str) -> Array:
     return project(tensor, rotations)
 
 
-def as_matrix(value: ArrayLike, what: str) -> Array:
+def as_matrix(value: Any, what: str) -> Array:
     """``value`` as a finite 3×3 float matrix; nested sequences of any kind are understood.
 
     Raises
@@ -127,10 +127,12 @@ def as_matrix(value: ArrayLike, what: str) -> Array:
         Not 3×3 or not finite.
     """
     try:
-        rows = [[float(element) for element in row] for row in value]  # type: ignore[union-attr]
+        rows = [[float(element) for element in row] for row in value]
         tensor = np.array(rows, dtype=float)
     except (TypeError, ValueError):
-        raise UserError(f"{what} is not a 3×3 tensor of numbers; give three rows of three.") from None
+        raise UserError(
+            f"{what} is not a 3×3 tensor of numbers; give three rows of three."
+        ) from None
     if tensor.shape != (3, 3):
         raise UserError(
             f"{what} is not a 3×3 tensor (its shape is {tensor.shape}); give three rows of three."

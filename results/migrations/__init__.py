@@ -62,7 +62,7 @@ def prepare(engine: Engine, label: str) -> None:
     with engine.connect() as connection:
         if revision(connection) == HEAD:
             return
-    with _alembic, engine.execution_options(write=True).begin() as connection:
+    with _alembic, engine.execution_options(begin="BEGIN IMMEDIATE").begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
         current = revision(connection)

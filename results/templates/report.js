@@ -3,7 +3,7 @@
   const { figures, themes } = JSON.parse(document.getElementById("data").textContent);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const narrow = window.matchMedia("(max-width: 40rem)");
-  const touch = window.matchMedia("(pointer: coarse)").matches;
+  const touch = window.matchMedia("(hover: none)").matches;
   const canvas = document.createElement("canvas");
   const webgl = Boolean(canvas.getContext("webgl2") || canvas.getContext("webgl"));
 

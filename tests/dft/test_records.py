@@ -75,7 +75,9 @@ def test_what_is_no_output_is_not_taken_for_one(damage: dict[str, Any]) -> None:
         CalculationOutput.from_dict(GOOD | damage)
 
 
-@pytest.mark.parametrize("value", [[], 3, None, {}, {k: v for k, v in GOOD.items() if k != "error"}])
+@pytest.mark.parametrize(
+    "value", [[], 3, None, {}, {k: v for k, v in GOOD.items() if k != "error"}]
+)
 def test_incomplete_records_are_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="record"):
         CalculationOutput.from_dict(value)

@@ -20,9 +20,8 @@ from screening.tensors import DielectricTensors
 FAILURES = [verdict for verdict in Verdict if verdict is not Verdict.ACCEPTED]
 
 
-def test_every_failure_earns_the_verdict_of_its_name(
-    bench: Any, many: list[KnownMaterial]
-) -> None:
+@pytest.mark.usefixtures("quick")
+def test_every_failure_earns_the_verdict_of_its_name(bench: Any, many: list[KnownMaterial]) -> None:
     known = many[: len(FAILURES) + 1]
     failures = {k.material.material_id: mode for k, mode in zip(known, FAILURES, strict=False)}
     keys = bench.replay(known, failures=failures)
@@ -60,7 +59,7 @@ def test_failures_do_not_depend_on_the_crystal_or_on_what_else_is_wrong(
 def test_a_timeout_without_a_limit_reports_itself(bench: Any, many: list[KnownMaterial]) -> None:
     failures = {many[0].material.material_id: Verdict.TIMEOUT}
     keys = bench.replay(many[:1], failures=failures, stall_s=0.3)
-    outputs = bench.run(keys)
+    outputs = bench.attend(keys)
     assert judge(many[0].material.structure, outputs[keys[0]]).verdict is Verdict.TIMEOUT
 
 
@@ -68,7 +67,7 @@ def test_answers_come_back_as_they_are_in_the_table(
     bench: Any, crystals: dict[str, KnownMaterial]
 ) -> None:
     known = list(crystals.values())
-    outputs = bench.run(bench.replay(known))
+    outputs = bench.attend(bench.replay(known))
     for record, output in zip(known, outputs.values(), strict=True):
         np.testing.assert_array_equal(output.electronic, record.tensors.electronic)
         np.testing.assert_array_equal(output.ionic, record.tensors.ionic)
@@ -85,7 +84,7 @@ def test_an_unknown_material_is_an_engine_error_that_was_run(
 ) -> None:
     engine = ReplayEngine(many[1:], ReplaySettings())
     (key,) = bench.prepare(engine, many[:1])
-    output = bench.run([key])[key]
+    output = bench.attend([key])[key]
     assert output.error == "MgO-0 (MgO) is not in the table of known results"
     assert judge(many[0].material.structure, output).verdict is Verdict.ENGINE_ERROR
     assert bench.names(key) == ["start", "end"]
@@ -97,7 +96,7 @@ def test_the_answer_is_found_by_structure_and_not_by_id(
     other = Material("another-id", many[3].material.structure, formula="Mg1 O1")
     engine = ReplayEngine(many, ReplaySettings())
     (key,) = bench.prepare(engine, [dataclasses.replace(many[3], material=other)])
-    assert bench.run([key])[key].error is None
+    assert bench.attend([key])[key].error is None
 
 
 def test_settings_hold_what_changes_the_answer_and_nothing_else(

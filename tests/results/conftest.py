@@ -20,11 +20,12 @@ import pandas as pd
 import psycopg
 import pytest
 from pymatgen.core import Lattice, Structure
+from sqlalchemy.engine import make_url
+
 from results.ledger import Ledger
 from results.records import PlannedCalculation, Selection
 from screening.material import KnownMaterial, Material
 from screening.tensors import DielectricTensors
-from sqlalchemy.engine import make_url
 
 PASSWORD = "s3cret-p@ss"
 
@@ -53,21 +54,22 @@ def postgresql() -> Iterator[str]:
     if user:
         shutil.chown(directory, user["user"], user["group"])
         shutil.chown(directory / "password", user["user"], user["group"])
+    options = "-D data -U screen -E UTF8 --locale=C --no-sync -A scram-sha-256 --pwfile=password"
     subprocess.run(
-        [initdb, "-D", "data", "-U", "screen", "-E", "UTF8", "--locale=C", "--no-sync"]
-        + ["-A", "scram-sha-256", "--pwfile=password"],
-        cwd=directory, check=True, capture_output=True, **user,
-    )  # fmt: skip
+        [initdb, *options.split()], cwd=directory, check=True, capture_output=True, **user
+    )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    options = f"-D data -p {port} -h 127.0.0.1 -c unix_socket_directories= -c fsync=off"
     with (directory / "log").open("w") as log:
         server = subprocess.Popen(
-            [str(Path(initdb).with_name("postgres")), "-D", "data", "-p", str(port)]
-            + ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
-            + ["-c", "fsync=off"],
-            cwd=directory, stdout=log, stderr=log, **user,
-        )  # fmt: skip
+            [Path(initdb).with_name("postgres"), *options.split()],
+            cwd=directory,
+            stdout=log,
+            stderr=log,
+            **user,
+        )
     try:
         url = f"postgresql://screen:{PASSWORD.replace('@', '%40')}@127.0.0.1:{port}/postgres"
         _wait_for(url, server, directory / "log")
@@ -100,7 +102,8 @@ def postgresql_url(postgresql: str) -> Iterator[str]:
             url = make_url(postgresql)
             options = f"-csearch_path={schema} -ctimezone=Asia/Tokyo"
             url = url.update_query_dict({"options": options})
-            yield url.render_as_string(hide_password=False)
+            # A space is "+" to SQLAlchemy, but only "%20" to libpq.
+            yield url.render_as_string(hide_password=False).replace("+", "%20")
         finally:
             connection.execute(f"DROP SCHEMA {schema} CASCADE")  # type: ignore[call-overload]
 
@@ -224,8 +227,10 @@ class Samples:
             verdict = "imaginary mode" if i == 1 else "accepted"
             tensors = (None, None) if i == 1 else (cls.tensor(i), cls.tensor(i + 50))
             yield lambda key=key: ledger.mark_submitted(key, f"pid {key}")
-            yield lambda key=key, output=output, verdict=verdict, tensors=tensors: (
-                ledger.record_result(key, output, verdict, "said so", *tensors, "PBE")
+            yield (
+                lambda key=key, output=output, verdict=verdict, tensors=tensors: (
+                    ledger.record_result(key, output, verdict, "said so", *tensors, "PBE")
+                )
             )
         yield lambda: ledger.finish_round(current)
         yield lambda: ledger.event(name, "round", {"number": number}, once=f"round {number}")
@@ -252,7 +257,7 @@ def in_processes() -> Callable[..., list[Any]]:
     def target(function: Callable[..., Any], argument: Any, answers: Any) -> None:
         try:
             answers.put((argument, function(argument)))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             answers.put((argument, error))
 
     def call(function: Callable[..., Any], arguments: list[Any]) -> list[Any]:

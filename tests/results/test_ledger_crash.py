@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from results.ledger import Ledger
-from results.migrations import VERSION_TABLE
-from results.schema import Base, RoundStatus
 from sqlalchemy import Engine, create_engine, event, inspect, select
 from sqlalchemy.engine import make_url
 
-SMALL = {"n_rounds": 1, "n_picks": 2, "n_candidates": 3}
-LARGE = {"n_rounds": 2, "n_picks": 3, "n_candidates": 600}
+from results.ledger import Ledger
+from results.migrations import VERSION_TABLE
+from results.schema import Base, RoundStatus
 
-STRIDE = int(os.environ.get("SCREEN_TEST_KILL_STRIDE", "5"))
+SMALL = {"n_rounds": 1, "n_picks": 2, "n_candidates": 3}
+LARGE = {"n_rounds": 2, "n_picks": 2, "n_candidates": 400}
+
+STRIDE = int(os.environ.get("SCREEN_TEST_KILL_STRIDE", "12"))
 """Kill at every so many-th statement; 1 takes half a minute per database."""
 
 
@@ -162,7 +163,7 @@ def test_killed_at_random_moments(new_url: Callable[[], str], samples: Any) -> N
     in_child(lambda: samples.run(reference, **LARGE)).join()
     duration = time.perf_counter() - start
     expected = content(reference)
-    for moment in np.random.default_rng(1).uniform(0, duration, 8):
+    for moment in np.random.default_rng(1).uniform(0, duration, 4):
         target = new_url()
         process = in_child(lambda target=target: samples.run(target, **LARGE))
         time.sleep(moment)
