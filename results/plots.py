@@ -277,7 +277,7 @@ def contour_levels(merits: Iterable[float], most: int = 6) -> list[float]:
     if not len(values):
         return []
     low, high = np.log10(np.quantile(values, 0.1)), np.log10(values.max())
-    return log_ticks(float(low), float(high))[-most:]
+    return log_ticks(float(low), float(high), least=3)[-most:]
 
 
 def _merit_axis(merits: Iterable[float]) -> dict[str, Any]:

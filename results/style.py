@@ -28,6 +28,15 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "pentagon")
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
 
+_LADDERS: tuple[tuple[float, ...], ...] = (
+    (1,),
+    (1, 2, 5),
+    (1, 1.5, 2, 3, 4, 5, 7),
+    (1, 1.2, 1.4, 1.6, 1.8, 2, 3, 4, 5, 6, 7, 8, 9),
+    tuple(step / 10 for step in range(10, 100)),
+)
+"""Steps within a decade, from coarse to fine."""
+
 _THEMES = {
     "light": {"text": "#24292f", "grid": "#e7e9ec", "axis": "#8a9099", "page": "#ffffff"},
     "dark": {"text": "#d7dbe0", "grid": "#2b3138", "axis": "#6b737c", "page": "#15181c"},
@@ -116,13 +125,13 @@ def log_range(values: Iterable[float], margin: float = 0.08) -> list[float]:
     return [low - pad, high + pad]
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """Round values between 10^``low`` and 10^``high``: 1, 2, 5 × 10^n, finer on a short axis."""
+def log_ticks(low: float, high: float, *, least: int = 5) -> list[float]:
+    """Round values between 10^``low`` and 10^``high``: decades, or finer to have ``least``."""
     ticks: list[float] = []
-    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, *range(2, 10))):
+    for steps in _LADDERS:
         decades = range(math.floor(low), math.ceil(high) + 1)
         ladder = (round(step * 10.0**n, 9) for n in decades for step in steps)
         ticks = [value for value in ladder if 10**low <= value <= 10**high]
-        if len(ticks) >= 4:
+        if len(ticks) >= least:
             break
     return ticks

@@ -193,10 +193,15 @@ class Samples:
 
     @classmethod
     def steps(
-        cls, url: str, name: str, n_rounds: int = 2, n_picks: int = 3, n_candidates: int = 20
+        cls,
+        opened: list[Ledger],
+        url: str,
+        name: str,
+        n_rounds: int = 2,
+        n_picks: int = 3,
+        n_candidates: int = 20,
     ) -> Iterator[Callable[[], Any]]:
         """A campaign from opening the ledger to the end, one idempotent write at a time."""
-        opened: list[Ledger] = []
         yield lambda: opened.append(Ledger(url))
         ledger = opened[-1]
         config = {"task": "high-k", "rounds": n_rounds}
@@ -236,11 +241,13 @@ class Samples:
         yield lambda: ledger.event(name, "round", {"number": number}, once=f"round {number}")
 
     @classmethod
-    def run(cls, url: str, name: str = "alpha", times: int = 1, **sizes: int) -> None:
+    def run(cls, url: str, name: str = "alpha", times: int = 1, **sizes: int) -> Ledger:
         """Run the campaign, each write ``times`` times."""
-        for step in cls.steps(url, name, **sizes):
+        opened: list[Ledger] = []
+        for step in cls.steps(opened, url, name, **sizes):
             for _ in range(times):
                 step()
+        return opened[-1]
 
 
 @pytest.fixture(scope="session")

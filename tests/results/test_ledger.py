@@ -65,11 +65,8 @@ def trained(ledger: Ledger, samples: Any, name: str = "alpha", n: int = 5) -> in
 
 
 def test_every_write_twice_is_once(url: str, samples: Any, tmp_path: Any) -> None:
-    samples.run(url, times=2)
-    once = tmp_path / "once.sqlite"
-    samples.run(str(once))
-    twice = content(Ledger(url))
-    assert twice == content(Ledger(once))
+    twice = content(samples.run(url, times=2))
+    assert twice == content(samples.run(str(tmp_path / "once.sqlite")))
     assert {name: len(rows) for name, rows in twice.items()} == {
         "campaign": 1,
         "known": 4,
@@ -275,8 +272,7 @@ def test_selection_must_fit_together(ledger: Ledger, samples: Any) -> None:
 
 
 def test_refused_is_seen_everywhere_but_never_learned_from(url: str, samples: Any) -> None:
-    samples.run(url, n_picks=4)
-    ledger = Ledger(url)
+    ledger = samples.run(url, n_picks=4)
     table = ledger.calculations("alpha")
     assert table[["round", "rank"]].to_numpy().tolist() == [
         [n, k] for n in (1, 2) for k in (1, 2, 3, 4)

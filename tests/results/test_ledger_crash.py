@@ -26,10 +26,10 @@ STRIDE = int(os.environ.get("SCREEN_TEST_KILL_STRIDE", "12"))
 """Kill at every so many-th statement; 1 takes half a minute per database."""
 
 
-def content(url: str) -> dict[str, list[Any]]:
+def content(ledger: Ledger) -> dict[str, list[Any]]:
     """Everything in the ledger but times and generated ids."""
     tables: dict[str, list[Any]] = {}
-    with Ledger(url)._database.reading() as connection:
+    with ledger._database.reading() as connection:
         for name, table in Base.metadata.tables.items():
             columns = [
                 c
@@ -147,14 +147,13 @@ def new_url(url: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callabl
 def test_killed_between_statements(new_url: Callable[[], str], samples: Any) -> None:
     reference = new_url()
     points = run_and_count(samples, reference, SMALL)
-    expected = content(reference)
+    expected = content(Ledger(reference))
     assert points > 60
     for last in range(1, points + 1, STRIDE):
         target = new_url()
         run_until(samples, target, SMALL, last)
         check_consistent(target, SMALL)
-        samples.run(target, **SMALL)
-        assert content(target) == expected
+        assert content(samples.run(target, **SMALL)) == expected
 
 
 def test_killed_at_random_moments(new_url: Callable[[], str], samples: Any) -> None:
@@ -162,7 +161,7 @@ def test_killed_at_random_moments(new_url: Callable[[], str], samples: Any) -> N
     start = time.perf_counter()
     in_child(lambda: samples.run(reference, **LARGE)).join()
     duration = time.perf_counter() - start
-    expected = content(reference)
+    expected = content(Ledger(reference))
     for moment in np.random.default_rng(1).uniform(0, duration, 4):
         target = new_url()
         process = in_child(lambda target=target: samples.run(target, **LARGE))
@@ -170,8 +169,7 @@ def test_killed_at_random_moments(new_url: Callable[[], str], samples: Any) -> N
         process.kill()
         process.join()
         check_consistent(target, LARGE)
-        samples.run(target, **LARGE)
-        assert content(target) == expected
+        assert content(samples.run(target, **LARGE)) == expected
 
 
 def test_eight_processes_write_at_once(url: str, samples: Any, in_processes: Any) -> None:
