@@ -126,7 +126,7 @@ class CalculationOutput:
                     isinstance(data[name], bool) and kind is not bool
                 ):
                     raise ValueError(f"'{name}' of the calculation's record has the wrong type")
-        return cls(**{name: _read(name, value) for name, value in data.items()})
+        return cls(**{name: _read(value) for name, value in data.items()})
 
     @classmethod
     def failure(
@@ -164,7 +164,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _read(name: str, value: Any) -> Any:
+def _read(value: Any) -> Any:
     if not isinstance(value, list):
         return value
     try:

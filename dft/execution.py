@@ -124,7 +124,7 @@ def _guarded(calculation: Calculation, timeout_s: float | None) -> CalculationOu
         with _time_limit(timeout_s):
             return _run_flow(calculation)
     except _TimeLimit:
-        print(f"stopped at the time limit of {timeout_s:g} s")
+        sys.stdout.write(f"stopped at the time limit of {timeout_s:g} s\n")
         return failed(calculation, None)
     except BaseException as error:
         if os_errno(error) in STORAGE_ERRORS:

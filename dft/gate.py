@@ -137,6 +137,12 @@ def _insulator(electronic: Array, band_gap: float | None, limits: GateThresholds
         return Verdict.METALLIC, (
             f"The band gap of the run is {gap:.3f} eV, not above {limits.metallic_gap:g} eV."
         )
+    largest = float(np.linalg.eigvalsh((electronic + electronic.T) / 2)[2])
+    if largest > limits.metallic_electronic:
+        return Verdict.METALLIC, (
+            f"The largest eigenvalue of ε∞ is {largest:.4g}, above "
+            f"{limits.metallic_electronic:g}: the gap closed in the run."
+        )
     distance = _norm(electronic - np.eye(3))
     if distance <= limits.identity_distance:
         return Verdict.ELECTRONIC_IS_IDENTITY, (

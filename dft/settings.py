@@ -71,6 +71,14 @@ class GateThresholds(_Settings):
         description="eV. At or below it the run has no gap: thermal smearing of 0.05 eV, the usual "
         "width, fills the conduction band and DFPT with fixed occupations no longer holds",
     )
+    metallic_electronic: float = Field(
+        default=100.0,
+        gt=1,
+        description="Largest eigenvalue of ε∞ that an insulator may have. Semiconductors of the "
+        "smallest gaps reach 30 to 90 (PbTe, Bi2Te3); the papers leave out what is above 100, and "
+        "the tables hold 100 to 10,000 only where the gap closed in the run, as in magnets "
+        "calculated without spin",
+    )
     identity_distance: float = Field(
         default=1e-3,
         ge=0,

@@ -43,7 +43,7 @@ _REQUESTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """A machine going down or a person asks a process to end so: no fault of the calculation."""
 
 
-class StorageTrouble(Exception):
+class StorageError(Exception):
     """A result could not be stored; its argument is the ``errno``."""
 
 
@@ -63,8 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
                 preload()
                 for key in given.keys:
                     attend(Calculation(root / key), given.slot, given.timeout)
-    except (StorageTrouble, UserError, OSError) as error:
-        number = error.args[0] if isinstance(error, StorageTrouble) else os_errno(error)
+    except (StorageError, UserError, OSError) as error:
+        number = error.args[0] if isinstance(error, StorageError) else os_errno(error)
         _say(f"stopped: {error if number is None else os.strerror(number)}; nothing is lost")
         return number or 1
     return 0
@@ -75,7 +75,7 @@ def attend(calculation: Calculation, slot: str, timeout_s: float | None) -> None
 
     Raises
     ------
-    StorageTrouble, UserError
+    StorageError, UserError
         A file could not be written; the calculation has no result then, and stays pending.
     """
     if not calculation.is_ready() or calculation.result() is not None:
@@ -118,7 +118,7 @@ def _run(calculation: Calculation, attempt: Attempt) -> None:
                 f"{calculation.key} stays pending, its files could not be written: "
                 f"{os.strerror(trouble[0])}"
             )
-            raise StorageTrouble(trouble[0])
+            raise StorageError(trouble[0])
     if calculation.result_under_lock() is not None:
         _say(f"{calculation.key} has a result")
     elif calculation.cancelled_path.exists():
@@ -138,10 +138,9 @@ def _child(calculation: Calculation, attempt: Attempt, trouble: mmap.mmap) -> No
     try:
         execute(calculation, attempt)
         status = 0
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever it is, this process ends here
         trouble[0] = os_errno(error) or 0
-        with contextlib.suppress(OSError):
-            print(f"not recorded: {error}", file=sys.stderr)
+        _say(f"not recorded: {error}")
     finally:
         leave(status)
 
@@ -179,7 +178,8 @@ def _seconds(text: str) -> float | None:
 def _say(message: str) -> None:
     """One line to the worker's log; a full disk must not stop the worker from saying it ends."""
     with contextlib.suppress(OSError):
-        print(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {message}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {message}\n")
+        sys.stderr.flush()
 
 
 if __name__ == "__main__":

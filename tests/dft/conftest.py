@@ -19,6 +19,7 @@ import pytest
 import dft.local
 from dft.calculation import Calculation, State, calculation_key
 from dft.engine import CalculationOutput, Engine
+from dft.execution import preload
 from dft.local import LocalLauncher
 from dft.replay import ReplayEngine
 from dft.settings import LocalLauncherSettings, ReplaySettings
@@ -216,6 +217,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
+    preload()  # as a worker does, for the calculations forked from this process
     bench = Bench(tmp_path.resolve() / "calculations")
     yield bench
     for launcher in bench.launchers:

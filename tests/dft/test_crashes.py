@@ -24,7 +24,7 @@ from dft.gate import Verdict, judge
 from dft.processes import session_members
 from dft.replay import ReplayEngine
 from dft.settings import ReplaySettings
-from dft.worker import MAX_RETRIES, StorageTrouble, attend
+from dft.worker import MAX_RETRIES, StorageError, attend
 from screening.errors import UserError
 from screening.material import KnownMaterial
 
@@ -188,7 +188,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-@pytest.mark.parametrize(("behaviour", "timeout_s"), [("program", 0.5), ("orphan", None)])
+@pytest.mark.parametrize(("behaviour", "timeout_s"), [("program", 1.5), ("orphan", None)])
 def test_programs_do_not_outlive_their_calculation(
     bench: Any, stubs: Any, many: list[KnownMaterial], behaviour: str, timeout_s: float | None
 ) -> None:
@@ -215,7 +215,7 @@ def test_a_program_left_by_a_dead_attempt_is_ended_before_the_next(
     assert session_members(handle.pid, inside=bench.root / "elsewhere") == []
     launcher = bench.launcher()
     launcher.submit([key])
-    bench.wait(lambda: int(note.read_text() or first) != first)
+    bench.wait(lambda: launcher.poll([key]) and int(note.read_text() or first) != first)
     assert not alive(first)
     launcher.cancel([key])
     assert not alive(int(note.read_text()))
@@ -228,7 +228,7 @@ def test_a_full_disk_leaves_the_calculation_pending(
     """The disk fills up while an engine works: as often as it happens, it is no result."""
     (key,) = bench.prepare(stubs.StubEngine("full"), many[:1])
     for _ in range(MAX_RETRIES + 1):
-        with pytest.raises(StorageTrouble):
+        with pytest.raises(StorageError):
             attend(bench.calculation(key), "0", None)
     launcher = bench.launcher()
     launcher.submit([key])
@@ -252,7 +252,7 @@ def test_no_space_for_the_result(
         return write(self, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(StorageTrouble) as caught:
+    with pytest.raises(StorageError) as caught:
         attend(calculation, "0", None)
     assert caught.value.args == (errno.ENOSPC,)
     assert f"{key} stays pending" in capfd.readouterr().err

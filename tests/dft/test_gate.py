@@ -137,6 +137,7 @@ CASES: list[tuple[dict[str, Any], Verdict, str]] = [
     ({"ionic": np.full((3, 3), np.nan)}, Verdict.NOT_FINITE, "ionic"),
     ({"born_charges": np.zeros((5, 3, 3))}, Verdict.ENGINE_ERROR, "Born charges"),
     ({"band_gap": 0.05}, Verdict.METALLIC, "0.050 eV"),
+    ({"electronic": np.eye(3) * 9718.0, "band_gap": 1.3}, Verdict.METALLIC, "9718"),
     ({"electronic": np.eye(3)}, Verdict.ELECTRONIC_IS_IDENTITY, "identity"),
     ({"min_optical_thz": -1.25}, Verdict.IMAGINARY_MODE, "-1.25 THz"),
     ({"min_optical_thz": -1.25, "ionic": None}, Verdict.IMAGINARY_MODE, "3.19"),

@@ -30,13 +30,23 @@ def most_at_once(bench: Any, keys: list[str]) -> int:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("slots", [1, 3])
 def test_as_many_run_at_once_as_there_are_slots(
+    bench: Any, stubs: Any, many: list[KnownMaterial]
+) -> None:
+    """Three calculations that each wait for two others to be under way."""
+    keys = bench.prepare(stubs.StubEngine("meet"), many[:3])
+    outputs = bench.run(keys, max_parallel=3)
+    assert all(output.error is None for output in outputs.values())
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("slots", [1, 3])
+def test_never_more_run_at_once_than_there_are_slots(
     bench: Any, many: list[KnownMaterial], slots: int
 ) -> None:
-    keys = bench.replay(many[: 3 * slots], delay_s=0.4)
+    keys = bench.replay(many[: 4 * slots], delay_s=0.1)
     bench.run(keys, max_parallel=slots)
-    assert most_at_once(bench, keys) == slots
+    assert 1 <= most_at_once(bench, keys) <= slots
     assert all(bench.names(key) == ["start", "end"] for key in keys)
 
 
@@ -50,7 +60,7 @@ def test_launchers_over_one_root_share_slots_and_run_nothing_twice(
         launcher.submit(order)
     bench.wait(lambda: all(set(la.poll(keys).values()) == {State.DONE} for la in launchers))
     assert all(bench.names(key) == ["start", "end"] for key in keys)
-    assert most_at_once(bench, keys) == 2
+    assert most_at_once(bench, keys) <= 2
 
 
 def test_twenty_answers_take_seconds_and_few_processes(
@@ -104,7 +114,7 @@ def test_a_calculation_that_is_not_prepared(bench: Any, many: list[KnownMaterial
     with pytest.raises(UserError, match=f"{missing} has no flow.json"):
         launcher.submit([ready, missing])
     assert launcher.poll([missing, "f" * 32]) == dict.fromkeys([missing, "f" * 32], State.LOST)
-    with pytest.raises(UserError, match="has no result .it is lost"):
+    with pytest.raises(UserError, match=r"has no result .it is lost"):
         launcher.fetch(missing)
     bench.replay(many[:2])
     launcher.submit([ready, missing])
@@ -175,9 +185,9 @@ def test_a_closed_launcher_leaves_its_calculations_running(
 def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    with pytest.raises(UserError, match="Cannot write .*file"):
+    with pytest.raises(UserError, match=r"Cannot write .*file"):
         LocalLauncher(blocked, LocalLauncherSettings())
-    with pytest.raises(UserError, match="Cannot write .*file/below"):
+    with pytest.raises(UserError, match=r"Cannot write .*file/below"):
         LocalLauncher(blocked / "below", LocalLauncherSettings())
 
 
