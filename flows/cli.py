@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import traceback
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from flows.source_commands import register as register_source_commands
 from screening.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+
+
+class _Interruption(Exception):
+    """Ctrl-C, and how to go on."""
+
 
 app = typer.Typer(
     name="screen",
@@ -123,10 +130,10 @@ def resume(
     name: Name, directory: Directory = CAMPAIGNS, ledger: LedgerUrl = None, as_json: AsJson = False
 ) -> None:
     """Go on with a campaign, with the settings it was started with."""
-    from flows.config import Campaign
+    from flows.config import recorded_campaign
 
     record = _campaign_record(name, directory, ledger)
-    _run(Campaign.model_validate(record.config), directory, ledger, as_json)
+    _run(recorded_campaign(name, record.config), directory, ledger, as_json)
 
 
 @app.command()
@@ -181,14 +188,24 @@ def schema() -> None:
     _print_json(Campaign.model_json_schema())
 
 
+register_source_commands(app)
+
+
 def main() -> None:
     """Entry point: errors that a user can cause end in one sentence."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # Threads that wait spinning make PyTorch crawl on a machine that is busy with calculations.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except UserError as error:
         _fail(f"Error: {error}", EXIT_ERROR)
-    except KeyboardInterrupt:
+    except _Interruption as interruption:
+        _fail(f"Interrupted. {interruption}", EXIT_INTERRUPTED)
+    except (KeyboardInterrupt, SystemExit) as end:
+        # The command line library turns the former into the latter, and says nothing.
+        if isinstance(end, SystemExit) and end.code != EXIT_INTERRUPTED:
+            raise
         _fail("Interrupted. Nothing is lost: the same command goes on.", EXIT_INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - nothing unforeseen may reach the user as a traceback
         path = Path("screen-error.log").absolute()
@@ -225,11 +242,10 @@ def _resumable(name: str, directory: Path, ledger: str | None) -> Iterator[None]
     except KeyboardInterrupt:
         where = "" if directory == CAMPAIGNS else f" --directory {directory}"
         where += "" if ledger is None else " --ledger …"
-        _fail(
-            "Interrupted. Nothing is lost, and calculations under way carry on; go on with: "
-            f"screen resume {name}{where}",
-            EXIT_INTERRUPTED,
-        )
+        raise _Interruption(
+            "Nothing is lost, and calculations under way carry on; go on with: "
+            f"screen resume {name}{where}"
+        ) from None
 
 
 def _campaign_record(name: str, directory: Path, ledger: str | None) -> Any:

@@ -25,6 +25,11 @@ from screening.tasks import get_task, task_names
 BUILTIN_BATCH = 4
 """Calculations per round on the built-in data, which hold only 26 candidates."""
 
+SOURCE_KINDS = ("builtin", "table", "folder", "ase", "mp", "optimade")
+"""Names that pydantic puts into the place of a mistake, and a user's file does not have."""
+LONGEST_VALUE = 60
+"""Characters of a wrong value that a message repeats."""
+
 
 class ReplayEngineSettings(ReplaySettings):
     """The engine that answers from a table of known results, here with the table."""
@@ -95,7 +100,8 @@ def build_campaign(file: Path | None, overrides: Mapping[str, Any]) -> Campaign:
     for dotted, value in overrides.items():
         _set(values, dotted.split("."), value, dotted)
     values.setdefault("task", "high-k")
-    values.setdefault("name", values["task"])
+    # A task that does not exist is to be named as such, not as a name that is no good.
+    values.setdefault("name", values["task"] if values["task"] in task_names() else "campaign")
     if "batch" not in values and _kind(values.get("candidates")) == "builtin":
         values["batch"] = BUILTIN_BATCH
     try:
@@ -105,6 +111,21 @@ def build_campaign(file: Path | None, overrides: Mapping[str, Any]) -> Campaign:
         raise UserError(_sentence(error, where)) from None
     get_task(campaign.task)
     return campaign
+
+
+def recorded_campaign(name: str, values: Mapping[str, Any]) -> Campaign:
+    """A campaign as the ledger has it.
+
+    Raises
+    ------
+    UserError
+        It has settings that this version of the software does not understand.
+    """
+    try:
+        return Campaign.model_validate(values)
+    except ValidationError as error:
+        where = f"in the campaign '{name}' that another version of the software began"
+        raise UserError(_sentence(error, where)) from None
 
 
 def _kind(source: Any) -> Literal["builtin"] | str | None:
@@ -119,7 +140,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"There is no campaign file {file}; check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The campaign file {file} cannot be read ({error}).") from None
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(f"The campaign file {file} cannot be read ({reason}).") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark is not None else ""
@@ -155,9 +177,10 @@ def _set(values: dict[str, Any], keys: list[str], value: Any, dotted: str) -> No
 def _sentence(error: ValidationError, where: str) -> str:
     """The first thing that is wrong, as one sentence."""
     first = error.errors()[0]
-    names = [str(part) for part in first["loc"] if part not in ("builtin", "table", "folder")]
+    names = [str(part) for part in first["loc"] if part not in SOURCE_KINDS]
     field = ".".join(names)
-    given = first.get("input")
+    given = repr(first.get("input"))
+    given = given if len(given) <= LONGEST_VALUE else f"{given[: LONGEST_VALUE - 1]}…"
     match first["type"]:
         case "extra_forbidden":
             text = f"'{field}' {where} is not a field that exists"
@@ -167,9 +190,12 @@ def _sentence(error: ValidationError, where: str) -> str:
             problem = str(first["ctx"]["error"])
             text = f"{f'{chr(39)}{field}{chr(39)} ' if field else ''}{where}: {problem}"
             text = text[0].upper() + text[1:]
-        case _:
+        case "string_pattern_mismatch" if field == "name":
             text = (
-                f"'{field}' {where} is {given!r}, but: {first['msg'][0].lower()}{first['msg'][1:]}"
+                f"'name' {where} is {given}, but a name has at most 64 letters, digits, '.', '_' "
+                "and '-', of which the first is a letter or a digit"
             )
+        case _:
+            text = f"'{field}' {where} is {given}, but: {first['msg'][0].lower()}{first['msg'][1:]}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{text}{more}; `screen schema` lists all fields."

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import importlib.metadata
+import os
 import platform
 from pathlib import Path
 
@@ -11,12 +14,15 @@ from dft.engine import Engine
 from dft.launcher import Launcher, make_launcher
 from flows.config import Campaign
 from flows.reporter import Reporter
+from flows.sources import pinned_versions, pull_context
 from models.cache import FeatureCache
 from models.ensemble import resolve_device
 from results.ledger import Ledger
 from results.records import RoundRecord
 from screening.errors import UserError
 from screening.material import KnownMaterial
+from screening.pulling import PullContext, PulledKnown
+from screening.settings import MaterialsProjectLabels
 from screening.tasks import Task, get_task
 
 FINISHED = "finished"
@@ -55,33 +61,63 @@ class CampaignRun:
 
     @functools.cached_property
     def cache(self) -> FeatureCache:
-        """Features of crystals, shared by all campaigns of this user."""
-        return FeatureCache(
-            self.config.model.encoder, device=str(resolve_device(self.config.model.device))
-        )
-
-    @functools.cached_property
-    def known(self) -> list[KnownMaterial]:
-        """Materials whose tensors are known at the start.
+        """Features of crystals, shared by all campaigns of this user.
 
         Raises
         ------
         UserError
-            One of them contains an element that the encoder does not know.
+            Its directory cannot be written.
+        """
+        model = self.config.model
+        cache = FeatureCache(model.encoder, device=str(resolve_device(model.device)))
+        with contextlib.suppress(OSError):
+            cache.root.mkdir(parents=True, exist_ok=True)
+        if not os.access(cache.root, os.W_OK | os.X_OK):
+            raise UserError(
+                f"The cache of features {cache.root} cannot be written; set SCREEN_CACHE to a "
+                "directory that can."
+            )
+        return cache
+
+    @functools.cached_property
+    def pulls(self) -> PullContext:
+        """What sources may use; database versions stay those that the campaign began with."""
+        return pull_context(self.reporter, pinned_versions(self.ledger, self.config.name))
+
+    @functools.cached_property
+    def pulled_known(self) -> PulledKnown:
+        """Materials whose tensors are known at the start, and what was refused.
+
+        Raises
+        ------
+        UserError
+            A table has a material with an element that the encoder does not know.
         """
         from models.encoder import supported_elements
-        from screening.sources import load_known
+        from screening.sources import pull_known
 
-        elements = supported_elements(self.config.model.encoder)
-        known = load_known(self.config.known)
-        for entry in known:
-            if strangers := sorted(set(entry.material.elements) - elements):
+        encoder = self.config.model.encoder
+        elements = supported_elements(encoder)
+        pulled = pull_known(self.config.known, self.pulls)
+        items = []
+        for entry in pulled.items:
+            strangers = sorted(set(entry.material.elements) - elements)
+            if strangers and not isinstance(self.config.known, MaterialsProjectLabels):
                 raise UserError(
                     f"The known material {entry.material.material_id} contains {strangers[0]}, "
-                    f"which the encoder {self.config.model.encoder} does not know; "
-                    "take it out of the table."
+                    f"which the encoder {encoder} does not know; take it out of the table."
                 )
-        return known
+            if strangers:
+                reason = f"{strangers[0]} is not known to the encoder {encoder}"
+                pulled.refused.add(reason, entry.material.material_id)
+            else:
+                items.append(entry)
+        return dataclasses.replace(pulled, items=items)
+
+    @property
+    def known(self) -> list[KnownMaterial]:
+        """Materials whose tensors are known at the start."""
+        return self.pulled_known.items
 
     @functools.cached_property
     def engine(self) -> Engine:
@@ -89,7 +125,8 @@ class CampaignRun:
         from dft.replay import ReplayEngine
         from screening.sources import load_answers
 
-        return ReplayEngine(load_answers(self.config.engine.answers), self.config.engine)
+        answers = load_answers(self.config.engine.answers, self.pulls)
+        return ReplayEngine(answers, self.config.engine)
 
     def launcher(self, root: Path) -> Launcher:
         """What runs the calculations below ``root``."""

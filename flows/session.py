@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from dft.locks import try_lock
-from flows.config import Campaign
+from flows.config import Campaign, recorded_campaign
 from flows.files import write_campaign, write_results
 from flows.reporter import Reporter
 from flows.run import FINISHED, CampaignRun, versions
 from results.ledger import Ledger
+from results.schema import RoundStatus
 from results.tables import validated_table
 from results.view import CampaignView
 from screening.errors import UserError
@@ -49,12 +50,26 @@ def opened(config: Campaign, directory: Path, ledger: str | None) -> Iterator[Ca
             )
         run = CampaignRun(config, directory, book, stack.enter_context(Reporter()))
         stack.callback(run.close)
-        dump = config.model_dump(mode="json")
-        exists = book.campaign(config.name) is not None
-        known = None if exists else run.known
-        book.create_campaign(config.name, dump, config.task, config.seed, versions(), known)
+        _enter(run)
         write_campaign(run)
         yield run
+
+
+def _enter(run: CampaignRun) -> None:
+    """Enter the campaign, or find it; one that has trained nothing yet is entered anew."""
+    config, book = run.config, run.ledger
+    record = book.campaign(config.name)
+    dump = config.model_dump(mode="json")
+    if record is not None and recorded_campaign(config.name, record.config) == config:
+        # As recorded: an earlier version of the software lacked fields that now have a default.
+        dump = record.config
+    begun = record is not None and any(
+        r.status != RoundStatus.STARTED for r in book.rounds(config.name)
+    )
+    book.create_campaign(
+        config.name, dump, config.task, config.seed, versions(), None if begun else run.known,
+        replace_untrained=True,
+    )  # fmt: skip
 
 
 def conclude(run: CampaignRun) -> dict[str, Any]:

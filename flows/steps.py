@@ -18,6 +18,7 @@ from dft.calculation import Calculation, State, calculation_key
 from dft.gate import judge
 from flows.files import write_predictions, write_results, write_round
 from flows.run import CampaignRun
+from flows.sources import PULLED_FROM, pull_report, show_pull
 from models.ensemble import Ensemble, training_hash
 from models.store import fit_or_reuse
 from results.records import PlannedCalculation, Selection
@@ -81,10 +82,17 @@ def pull(run: CampaignRun) -> Pool:
         The sources differ from those that the campaign began with.
     """
     from models.encoder import supported_elements
-    from screening.sources import load_candidates
+    from screening.sources import pull_candidates
 
+    offered = pull_candidates(run.config.candidates, run.pulls)
+    pins = dict(p.pin for p in (run.pulled_known, offered) if p.pin is not None)
+    origin = {"pins": pins, "known": run.pulled_known.to_dict(), "candidates": offered.to_dict()}
+    run.ledger.event(run.config.name, PULLED_FROM, origin, once=PULLED_FROM)
+    for what, pulled in (("Known tensors", run.pulled_known), ("Candidates", offered)):
+        if len(pulled.refused) or len(pulled.partly):
+            run.reporter.note(f"{what}: {pulled.summary()}.")
     pool = filter_candidates(
-        load_candidates(run.config.candidates),
+        offered.items,
         run.task,
         run.config.filters,
         supported_elements(run.config.model.encoder),
@@ -106,6 +114,8 @@ def pull(run: CampaignRun) -> Pool:
                 "with; restore the files it reads, or start a campaign under another name."
             )
     run.reporter.note(f"{len(run.known)} materials known. Candidates: {pool.summary()}.")
+    name = run.config.name
+    show_pull(name, pull_report(name, run.pulled_known, offered, pool.summary()))
     return pool
 
 

@@ -29,6 +29,8 @@ Progress = Callable[[int, int], None]
 
 DIGEST_BYTES = 16
 FORMAT = 1
+LARGEST = float(np.finfo(np.float16).max)
+"""Features of crushed crystals exceed what half precision holds; they are cut there."""
 ENCODE_CHUNK = 64
 """Crystals encoded between two writes to disk: what a crash can cost."""
 
@@ -88,7 +90,7 @@ class FeatureCache:
                 progress(done + start, len(cells))
             chunk = missing[start : start + ENCODE_CHUNK]
             for i, rows in zip(chunk, self.encoder.encode([cells[i] for i in chunk]), strict=True):
-                found[i] = features = rows.astype(np.float16)
+                found[i] = features = np.clip(rows, -LARGEST, LARGEST).astype(np.float16)
                 self._write(paths[i], features)
         if progress is not None:
             progress(len(cells), len(cells))

@@ -39,6 +39,41 @@ class AtomRows:
         self.functional = torch.as_tensor(functional, dtype=torch.float32, device=device)
         self.device = device
 
+    def inputs(
+        self, normalise: Normalisation, layout: FeatureLayout, crystals: slice = slice(None)
+    ) -> Inputs:
+        """Network inputs of consecutive crystals, all of them by default."""
+        sizes = self.sizes[crystals]
+        first = int(self.starts[crystals][0]) if len(sizes) else 0
+        rows = self.rows[first : first + int(sizes.sum())].float()
+        per_atom = torch.as_tensor(np.repeat(np.arange(len(sizes)), sizes), device=self.device)
+        functional = self.functional[crystals][per_atom]
+        return Inputs(*normalise(rows, functional, layout), sizes, self.starts[crystals] - first)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Network inputs of crystals, one after the other.
+
+    Attributes
+    ----------
+    scalars, vectors, tensors
+        Per atom: (a, c_s + 1), (a, 3, c_v), (a, 5, c_t); the last scalar tells PBEsol.
+    sizes, starts
+        Number of atoms and first atom of each crystal.
+    """
+
+    scalars: Tensor
+    vectors: Tensor
+    tensors: Tensor
+    sizes: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs lie."""
+        return self.scalars.device
+
     def batch(self, crystals: NDArray[np.int64]) -> Batch:
         """Atoms of the given crystals, (m, b) row numbers, one line of b crystals per member."""
         members, per_member = crystals.shape
@@ -55,12 +90,10 @@ class AtomRows:
             owner[m, :total] = place
             weight[m, :total] = 1.0 / sizes[m][place]
         owner += per_member * np.arange(members)[:, None]
-        owners = torch.as_tensor(owner, device=self.device)
-        which = torch.as_tensor(crystals.copy(), device=self.device).flatten()
+        index = torch.as_tensor(atoms, device=self.device)
         return Batch(
-            rows=self.rows[torch.as_tensor(atoms, device=self.device)].float(),
-            functional=self.functional[which][owners],
-            owner=owners.flatten(),
+            features=(self.scalars[index], self.vectors[index], self.tensors[index]),
+            owner=torch.as_tensor(owner.ravel(), device=self.device),
             weight=torch.as_tensor(weight, device=self.device),
             per_member=per_member,
         )
@@ -68,10 +101,15 @@ class AtomRows:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded atoms of b crystals for each of m members."""
+    """Padded atoms of b crystals for each of m members.
 
-    rows: Tensor
-    functional: Tensor
+    Attributes
+    ----------
+    features
+        Network inputs (m, a, c_s + 1), (m, a, 3, c_v), (m, a, 5, c_t).
+    """
+
+    features: tuple[Tensor, Tensor, Tensor]
     owner: Tensor
     weight: Tensor
     per_member: int
@@ -106,14 +144,15 @@ class Normalisation:
             tensor_rms=(t.double().square().mean((0, 2)).sqrt() + 1e-3).float(),
         )
 
-    def __call__(self, batch: Batch, layout: FeatureLayout) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs (m, a, c + 1), (m, a, 3, c), (m, a, 5, c); the last scalar tells PBEsol."""
-        s, v, t = layout.split(batch.rows)
+    def __call__(
+        self, rows: Tensor, functional: Tensor, layout: FeatureLayout
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (a, width) and functional (a,) of atoms → (a, c + 1), (a, 3, c), (a, 5, c)."""
+        s, v, t = layout.split(rows)
         s = ((s - self.scalar_mean) / self.scalar_std).clamp(-SCALAR_LIMIT, SCALAR_LIMIT)
-        v = _squash(v / self.vector_rms[:, None])
-        t = _squash(t / self.tensor_rms[:, None])
-        functional = batch.functional[..., None]
-        return torch.cat([s, functional], dim=-1), v.transpose(-1, -2), t.transpose(-1, -2)
+        v = _squash(v / self.vector_rms[:, None]).transpose(-1, -2).contiguous()
+        t = _squash(t / self.tensor_rms[:, None]).transpose(-1, -2).contiguous()
+        return torch.cat([s, functional[:, None]], dim=-1), v, t
 
 
 def _squash(x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.settings import EncoderName
+from screening.errors import UserError
 from screening.symmetry import Cell
 
 ATOMS_PER_BATCH = {"cpu": 64, "cuda": 4096}
@@ -85,6 +86,7 @@ class Encoder:
         self.device = torch.device(device)
         config = checkpoint.config
         self.cutoff = float(config["cutoff"])
+        self._numbers = {int(z) for z in config["_type_map"]}
         n_layers = int(config["num_convolution_layer"])
         for key in (
             "reduce_input_to_hidden",
@@ -125,7 +127,13 @@ class Encoder:
         -------
         list
             One array (n_atoms, ``layout.width``) per crystal, in the crystal's Cartesian frame.
+
+        Raises
+        ------
+        UserError
+            An element that the potential was not trained on.
         """
+        self._check_elements(cells)
         found: list[NDArray[np.float32]] = []
         batch: list[Cell] = []
         limit = ATOMS_PER_BATCH[self.device.type]
@@ -135,6 +143,18 @@ class Encoder:
                 batch = []
             batch.append(cell)
         return found + (self._encode_batch(batch) if batch else [])
+
+    def _check_elements(self, cells: Sequence[Cell]) -> None:
+        from pymatgen.core import Element
+
+        for _, _, species in cells:
+            symbols = {int(z): Element.from_Z(z).symbol if z else "X" for z in set(species)}
+            unknown = [symbol for z, symbol in symbols.items() if z not in self._numbers]
+            if unknown:
+                raise UserError(
+                    f"The encoder {self.name} does not know the element {unknown[0]} of a crystal "
+                    f"of {'-'.join(sorted(symbols.values()))}; leave that material out."
+                )
 
     @torch.no_grad()
     def _encode_batch(self, cells: Sequence[Cell]) -> list[NDArray[np.float32]]:

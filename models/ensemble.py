@@ -7,7 +7,9 @@ crystal.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,6 +116,8 @@ class Ensemble:
             Fewer than ten compositions, or a functional other than PBE and PBEsol.
         """
         known = _usable(known)
+        # Without it cuBLAS refuses to work deterministically; it is read when cuBLAS starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         features = cache.features(
             [k.material.structure for k in known], _labelled(progress, "encoding known crystals")
@@ -124,12 +128,12 @@ class Ensemble:
         atoms = AtomRows(features, functional, device)
         labels = _labels(known, device)
         seeds = [1000 * seed + 10 * member for member in range(settings.members)]
-        splits = [split_by_group([k.material.formula for k in known], s) for s in seeds]
+        splits = [split_by_group([_composition(k) for k in known], s) for s in seeds]
         inputs = Width(layout.scalars + 1, layout.vectors, layout.tensors)
         readout = Readout(settings.members, inputs, LATENT, rank2_basis())
         normalise = Normalisation.of(atoms, layout)
         seconds = train(
-            readout, atoms, labels, normalise, layout, splits, settings, seeds,
+            readout, atoms.inputs(normalise, layout), labels, splits, settings, seeds,
             _labelled(progress, "training"),
         )  # fmt: skip
         ensemble = cls(
@@ -175,9 +179,11 @@ class Ensemble:
         self.readout.to(atoms.device).eval()
         outputs = []
         for start in range(0, len(atoms.sizes), CRYSTALS_PER_CHUNK):
-            rows = np.arange(start, min(start + CRYSTALS_PER_CHUNK, len(atoms.sizes)))
-            batch = atoms.batch(np.broadcast_to(rows, (members, len(rows))))
-            per_atom = self.readout(*self.normalise(batch, self.layout), Dropout(0.0))
+            chunk = slice(start, start + CRYSTALS_PER_CHUNK)
+            inputs = atoms.inputs(self.normalise, self.layout, chunk)
+            rows = np.arange(len(inputs.sizes))
+            batch = inputs.batch(np.broadcast_to(rows, (members, len(rows))))
+            per_atom = self.readout(*batch.features, Dropout(0.0))
             outputs.append(batch.mean_over_atoms(per_atom).cpu().numpy().astype(float))
         targets = np.concatenate(outputs, axis=1)
         for i, group in enumerate(rotations):
@@ -188,18 +194,21 @@ class Ensemble:
 
     def save(self, directory: Path) -> None:
         """Write ``model.safetensors``, then ``model.json``, whose presence means whole."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         tensors = {f"readout.{k}": v.cpu() for k, v in self.readout.state_dict().items()}
         tensors |= {f"normalise.{k}": v.cpu() for k, v in vars(self.normalise).items()}
         with atomic_path(directory / "model.safetensors") as temporary:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary)
+            # Not with save_file, which hides from us that a disk is full.
+            temporary.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}))
+            digest = _digest(temporary)
         manifest = {
             "format": FORMAT,
             "settings": self.settings.model_dump(),
             "layout": asdict(self.layout),
             "training_hash": self.training_hash,
             "metrics": self.metrics,
+            "digest": digest,
         }
         atomic_write(directory / "model.json", json.dumps(manifest, indent=2) + "\n")
 
@@ -222,7 +231,10 @@ class Ensemble:
                     f"The model in {directory} has format {manifest['format']}, this version reads "
                     f"format {FORMAT}; train it again with this version."
                 )
-            tensors = load_file(directory / "model.safetensors")
+            weights = directory / "model.safetensors"
+            if _digest(weights) != manifest["digest"]:
+                raise ValueError("not the weights that the manifest was written for")
+            tensors = load_file(weights)
             settings = ModelSettings(**manifest["settings"])
             layout = FeatureLayout(**manifest["layout"])
             inputs = Width(layout.scalars + 1, layout.vectors, layout.tensors)
@@ -232,16 +244,15 @@ class Ensemble:
             normalise = Normalisation(
                 **{k: v.to(device) for k, v in _below("normalise.", tensors).items()}
             )
+            metrics, trained_on = manifest["metrics"], manifest["training_hash"]
         except FileNotFoundError:
             raise UserError(f"There is no trained model in {directory}.") from None
-        except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError):
+        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError):
             raise UserError(
                 f"The model in {directory} is damaged or cut short; delete the directory and train "
                 "again."
             ) from None
-        return cls(
-            settings, layout, readout, normalise, manifest["metrics"], manifest["training_hash"]
-        )
+        return cls(settings, layout, readout, normalise, metrics, trained_on)
 
 
 def training_hash(known: Sequence[KnownMaterial], settings: ModelSettings, seed: int) -> str:
@@ -267,7 +278,14 @@ def resolve_device(wanted: str) -> torch.device:
 
 
 def _in_order(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
-    return sorted(known, key=lambda k: (k.material.structure_hash, k.functional))
+    return sorted(
+        known, key=lambda k: (k.material.structure_hash, k.functional, k.material.material_id)
+    )
+
+
+def _composition(known: KnownMaterial) -> str:
+    """Reduced formula of the structure; a table may spell its formulas in any way."""
+    return str(known.material.structure.composition.reduced_formula)
 
 
 def _usable(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
@@ -276,7 +294,7 @@ def _usable(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
         for k in _in_order(known)
         if k.tensors.electronic is not None or k.tensors.ionic is not None
     ]
-    n_groups = len({k.material.formula for k in rows})
+    n_groups = len({_composition(k) for k in rows})
     if n_groups < 10:
         raise UserError(
             f"Only {n_groups} compositions with known dielectric tensors to learn from; the "
@@ -303,6 +321,10 @@ def _labels(known: Sequence[KnownMaterial], device: torch.device) -> Labels:
         torch.as_tensor(targets, dtype=torch.float32, device=device),
         torch.as_tensor(mask, dtype=torch.float32, device=device),
     )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -42,9 +42,9 @@ def split_by_group(
         rows[name].append(row)
     remaining = [names[i] for i in order]
     parts: list[Indices] = []
-    for share in (test, validation):
+    for share, others in ((test, 2), (validation, 1)):
         part: list[int] = []
-        while len(remaining) > 1 and len(part) < max(1, round(share * len(groups))):
+        while len(remaining) > others and len(part) < max(1, round(share * len(groups))):
             part += rows[remaining.pop()]
         parts.append(np.array(sorted(part), dtype=np.int64))
     train = np.array(sorted(i for name in remaining for i in rows[name]), dtype=np.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,12 +28,14 @@ def fit_or_reuse(
     wanted = training_hash(known, settings, seed)
     store = cache.root / "models" / wanted
     for place in (directory, store):
-        with contextlib.suppress(UserError):
+        try:
             ensemble = Ensemble.load(place)
-            if ensemble.training_hash == wanted:
-                if place is store:
-                    ensemble.save(directory)
-                return ensemble
+        except UserError:
+            continue
+        if ensemble.training_hash == wanted:
+            if place is store:
+                ensemble.save(directory)
+            return ensemble
     ensemble = Ensemble.fit(known, settings, seed, cache, progress)
     ensemble.save(directory)
     ensemble.save(store)

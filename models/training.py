@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.data import AtomRows, Normalisation
-from models.encoder import FeatureLayout
+from models.data import Inputs
 from models.readout import N_PARTS, Dropout, Readout
 from models.settings import ModelSettings
 from models.splits import Split
@@ -23,6 +22,8 @@ CHECKS = 12
 """Validations in the second half of the training; each member keeps its best state."""
 SMALLEST_VALIDATION = 10
 """With fewer validation crystals than this the last state is kept: the best would be chance."""
+CRYSTALS_PER_CHECK = 128
+"""Crystals validated at once, a bound on memory."""
 CLIP = 2.0
 """Largest gradient norm of a member (DTNet)."""
 
@@ -37,10 +38,8 @@ class Labels:
 
 def train(
     readout: Readout,
-    atoms: AtomRows,
+    inputs: Inputs,
     labels: Labels,
-    normalise: Normalisation,
-    layout: FeatureLayout,
     splits: list[Split],
     settings: ModelSettings,
     seeds: list[int],
@@ -52,7 +51,7 @@ def train(
     clipped member by member. Batches, masks and initial weights come from the members' seeds.
     """
     start = time.perf_counter()
-    device = atoms.device
+    device = inputs.device
     smallest = min(len(split.train) for split in splits)
     batch_size = min(settings.batch_size, smallest)
     largest = max(len(split.train) for split in splits)
@@ -68,19 +67,20 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=steps
     )
+    problem = _Problem(readout, inputs, labels)
     keeper = _BestState(readout, splits)
     dropout = Dropout(settings.dropout, masks)
     check_every = max(1, steps // (2 * CHECKS))
     for step in range(1, steps + 1):
         crystals = np.stack([next(stream) for stream in streams])
-        loss = _loss(readout, atoms, labels, normalise, layout, crystals, dropout).sum()
+        loss = problem.loss(crystals, dropout).sum()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         _clip(readout)
         optimiser.step()
         schedule.step()
         if step == steps or (step > steps // 2 and step % check_every == 0):
-            keeper.offer(_validate(readout, atoms, labels, normalise, layout, splits))
+            keeper.offer(problem.validate(splits))
         if progress is not None and (step % 20 == 0 or step == steps):
             progress(step, steps)
     keeper.restore()
@@ -88,44 +88,34 @@ def train(
     return time.perf_counter() - start
 
 
-def _loss(
-    readout: Readout,
-    atoms: AtomRows,
-    labels: Labels,
-    normalise: Normalisation,
-    layout: FeatureLayout,
-    crystals: NDArray[np.int64],
-    dropout: Dropout,
-) -> Tensor:
-    """Mean absolute error of the known targets, one value per member."""
-    batch = atoms.batch(crystals)
-    output = batch.mean_over_atoms(readout(*normalise(batch, layout), dropout))
-    index = torch.as_tensor(crystals, device=atoms.device)
-    error = (output - labels.targets[index]).abs().mean(dim=(-1, -2))
-    known = labels.known[index]
-    return (error * known).sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp(min=1.0)
+@dataclass(frozen=True)
+class _Problem:
+    """A readout and what it is fitted to."""
 
+    readout: Readout
+    inputs: Inputs
+    labels: Labels
 
-@torch.no_grad()
-def _validate(
-    readout: Readout,
-    atoms: AtomRows,
-    labels: Labels,
-    normalise: Normalisation,
-    layout: FeatureLayout,
-    splits: list[Split],
-) -> Tensor:
-    """Loss of each member on its own validation crystals, padded by repetition to equal length."""
-    readout.eval()
-    longest = max(len(split.validation) for split in splits)
-    crystals = np.stack([np.resize(split.validation, longest) for split in splits])
-    total = torch.zeros(len(splits), device=atoms.device)
-    chunks = np.array_split(crystals, max(1, longest // 128), axis=1)
-    for chunk in chunks:
-        loss = _loss(readout, atoms, labels, normalise, layout, chunk, Dropout(0.0))
-        total += loss * chunk.shape[1] / longest
-    readout.train()
-    return total
+    def loss(self, crystals: NDArray[np.int64], dropout: Dropout) -> Tensor:
+        """Mean absolute error of the known targets of (m, b) crystals, one value per member."""
+        batch = self.inputs.batch(crystals)
+        per_atom = self.readout(*batch.features, dropout)
+        index = torch.as_tensor(crystals, device=self.inputs.device)
+        error = (batch.mean_over_atoms(per_atom) - self.labels.targets[index]).abs()
+        known = self.labels.known[index]
+        return (error.mean(dim=(-1, -2)) * known).sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp(1.0)
+
+    @torch.no_grad()
+    def validate(self, splits: list[Split]) -> Tensor:
+        """Loss of each member on its own validation crystals, repeated up to equal length."""
+        self.readout.eval()
+        longest = max(len(split.validation) for split in splits)
+        crystals = np.stack([np.resize(split.validation, longest) for split in splits])
+        total = torch.zeros(len(splits), device=self.inputs.device)
+        for chunk in np.array_split(crystals, max(1, longest // CRYSTALS_PER_CHECK), axis=1):
+            total += self.loss(chunk, Dropout(0.0)) * chunk.shape[1] / longest
+        self.readout.train()
+        return total
 
 
 def _mean_targets(labels: Labels, splits: list[Split]) -> Tensor:

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, delete, select, update
 
 from results import encoding
 from results import schema as t
 from results.database import Database, insert_missing, insert_once
 from results.records import CampaignRecord
+from results.schema import RoundStatus
 from screening.errors import UserError
 from screening.io import stable_hash
 from screening.material import KnownMaterial
@@ -55,6 +56,8 @@ class CampaignLedger:
         seed: int,
         versions: Mapping[str, Any],
         known: Sequence[KnownMaterial] | None = None,
+        *,
+        replace_untrained: bool = False,
     ) -> CampaignRecord:
         """Enter a campaign and what is known at its start, or find it as it was entered.
 
@@ -69,6 +72,9 @@ class CampaignLedger:
             Of the software and what it rests on, for provenance.
         known
             Materials with known tensors to learn from in the first round.
+        replace_untrained
+            Enter a campaign anew, whatever its settings were, as long as it has trained nothing:
+            whoever corrects a mistake in the settings or the sources may keep the name.
 
         Raises
         ------
@@ -77,7 +83,7 @@ class CampaignLedger:
         """
         settings = json.loads(json.dumps(dict(config)))
         existing = self.campaign(name)
-        if existing is None:
+        if existing is None or replace_untrained:
             row = {
                 "name": name,
                 "config": settings,
@@ -90,6 +96,8 @@ class CampaignLedger:
             }
             known_rows = [_known_row(entry) for entry in known or ()]
             with self._database.writing() as connection:
+                if replace_untrained:
+                    _forget_untrained(connection, name)
                 if insert_once(connection, t.Campaign, row):
                     campaign_id = self._campaign_id(connection, name)
                     rows = [
@@ -188,6 +196,19 @@ def _find(connection: Connection, name: str) -> CampaignRecord | None:
     statement = select(t.Campaign.__table__).where(t.Campaign.name == name)
     row = connection.execute(statement).one_or_none()
     return None if row is None else _campaign_record(row)
+
+
+def _forget_untrained(connection: Connection, name: str) -> None:
+    """Remove a campaign in which no model was trained; nothing was picked in it either."""
+    owner = select(t.Campaign.id).where(t.Campaign.name == name).scalar_subquery()
+    trained = select(t.Round.id).where(
+        t.Round.campaign_id == owner, t.Round.status != RoundStatus.STARTED.value
+    )
+    if connection.scalar(trained.limit(1)) is not None:
+        return
+    for table in (t.Event, t.Known, t.Round):
+        connection.execute(delete(table).where(table.campaign_id == owner))
+    connection.execute(delete(t.Campaign).where(t.Campaign.name == name))
 
 
 def _campaign_record(row: Row[Any]) -> CampaignRecord:

@@ -34,6 +34,17 @@ def is_molecular(structure: Structure) -> bool:
     return not _is_extended(bonds) and _dimensionality(structure) == 0
 
 
+def is_layered(structure: Structure) -> bool:
+    """Whether the crystal consists of layers: bonding of dimensionality 2 (Larsen et al. 2019).
+
+    A network of covalent bonds that extends in three directions settles the matter at once; bonds
+    of all other crystals come from Voronoi-based neighbours (CrystalNN), which know ionic bonds.
+    """
+    if _rank(_covalent_bonds(structure), len(structure)) == 3:
+        return False
+    return _dimensionality(structure) == 2
+
+
 def _covalent_bonds(structure: Structure) -> Bonds:
     from matscipy.neighbours import neighbour_list
 
@@ -43,7 +54,10 @@ def _covalent_bonds(structure: Structure) -> Bonds:
         cutoff=2 * radii.max() + BOND_TOLERANCE,
     )  # fmt: skip
     bonds: Bonds = defaultdict(list)
-    for n in np.flatnonzero(distance < radii[i] + radii[j] + BOND_TOLERANCE):
+    # Noble gases have radii in the table that would bond them to each other.
+    noble = np.array([site.specie.is_noble_gas for site in structure])
+    near = (distance < radii[i] + radii[j] + BOND_TOLERANCE) & ~(noble[i] & noble[j])
+    for n in np.flatnonzero(near):
         bonds[int(i[n])].append((int(j[n]), tuple(shift[n].tolist())))
     return dict(bonds)
 
@@ -66,6 +80,34 @@ def _is_extended(bonds: Bonds) -> bool:
                 elif cell_of[neighbour] != cell:
                     return True
     return False
+
+
+def _rank(bonds: Bonds, n_atoms: int) -> int:
+    """Largest number of independent directions in which one piece repeats itself.
+
+    Every bond that closes a loop over cell borders adds a lattice vector; pieces are kept apart by
+    their atoms.
+    """
+    best = 0
+    piece: dict[int, tuple[int, ...]] = {}
+    for start in range(n_atoms):
+        if start in piece or start not in bonds:
+            continue
+        piece[start] = (0, 0, 0)
+        stack, loops = [start], [np.zeros(3)]
+        while stack:
+            atom = stack.pop()
+            for neighbour, shift in bonds[atom]:
+                cell = tuple(a + b for a, b in zip(piece[atom], shift, strict=True))
+                if neighbour not in piece:
+                    piece[neighbour] = cell
+                    stack.append(neighbour)
+                elif piece[neighbour] != cell:
+                    loops.append(np.subtract(cell, piece[neighbour]))
+        best = max(best, int(np.linalg.matrix_rank(np.array(loops))))
+        if best == 3:
+            break
+    return best
 
 
 @functools.cache

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from screening.bonding import is_molecular
+from screening.bonding import is_layered, is_molecular
 from screening.errors import UserError
+from screening.hydrogen import lacks_hydrogen
 from screening.identity import CrystalIndex
 from screening.material import Material
 from screening.settings import FilterSettings
@@ -16,12 +18,16 @@ Progress = Callable[[str, int, int], None]
 Test = Callable[[Material], bool]
 
 
+UNSUPPORTED = "element not supported"
+
+
 @dataclass(frozen=True)
 class Taken:
-    """How many candidates a filter took."""
+    """How many candidates a filter took, and more where that helps: elements and how often."""
 
     filter: str
     count: int
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,11 @@ class Pool:
 
     def summary(self) -> str:
         """One line: ``17895 offered; 10905 taken by 'more than 20 atoms'; …; 6500 left``."""
-        steps = [f"{t.count} taken by '{t.filter}'" for t in self.taken if t.count]
+        steps = [
+            f"{t.count} taken by '{t.filter}'" + (f" ({t.detail})" if t.detail else "")
+            for t in self.taken
+            if t.count
+        ]
         return "; ".join([f"{self.n_offered} offered", *steps, f"{len(self.candidates)} left"])
 
 
@@ -60,12 +70,12 @@ def filter_candidates(
     UserError
         Nothing is left; the message says which filter took how many.
     """
-    seen = CrystalIndex(known)
+    known_crystals, offered_crystals = CrystalIndex(known), CrystalIndex()
 
-    def is_new(material: Material) -> bool:
-        if material in seen:
+    def is_first(material: Material) -> bool:
+        if material in offered_crystals:
             return False
-        seen.add(material)
+        offered_crystals.add(material)
         return True
 
     gap_name = f"band gap below {settings.min_band_gap:g} eV"
@@ -78,21 +88,27 @@ def filter_candidates(
             (gap_name, lambda m: (m.band_gap or 0.0) >= settings.min_band_gap),
         ]
     tests += [
-        ("element not supported", lambda m: set(m.elements) <= set(elements)),
-        ("already known or offered twice", is_new),
+        (UNSUPPORTED, lambda m: set(m.elements) <= set(elements)),
+        ("already known", lambda m: m not in known_crystals),
+        ("offered twice", is_first),
     ]
+    if settings.exclude_hydrogen_missing:
+        tests.append(("hydrogen missing", lambda m: not lacks_hydrogen(m.structure)))
     if task.exclude_molecular:
         tests.append(("molecular crystal", lambda m: not is_molecular(m.structure)))
+    if settings.exclude_layered:
+        tests.append(("layered crystal", lambda m: not is_layered(m.structure)))
     left = sorted(candidates, key=lambda m: m.material_id)
     taken = []
     for name, test in tests:
-        passed = []
+        passed: list[Material] = []
+        lost: list[Material] = []
         for i, material in enumerate(left):
             if progress is not None and i % 50 == 0:
                 progress(f"filter: {name}", i, len(left))
-            if test(material):
-                passed.append(material)
-        taken.append(Taken(name, len(left) - len(passed)))
+            (passed if test(material) else lost).append(material)
+        detail = _strangers(lost, elements) if name == UNSUPPORTED else ""
+        taken.append(Taken(name, len(lost), detail))
         left = passed
     pool = Pool(left, len(candidates), taken)
     if not left:
@@ -101,3 +117,9 @@ def filter_candidates(
             "loosen the filters or offer other candidates."
         )
     return pool
+
+
+def _strangers(materials: Sequence[Material], elements: Collection[str]) -> str:
+    """Elements that were in the way, the most frequent first: ``Ac 12, Th 3``."""
+    count = Counter(symbol for m in materials for symbol in set(m.elements) - set(elements))
+    return ", ".join(f"{symbol} {n}" for symbol, n in count.most_common())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from fnmatch import fnmatch
 from pathlib import Path
 
 from screening.errors import UserError
@@ -30,10 +31,10 @@ def read_folder(folder: Path, band_gaps: Path | None) -> list[Material]:
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}; check the path.")
-    paths = sorted({p for pattern in PATTERNS for p in folder.glob(pattern) if p.is_file()})
+    paths = sorted(p for p in folder.iterdir() if _is_structure(p.name) and p.is_file())
     if not paths:
         raise UserError(f"{folder} holds no structure files; put {', '.join(PATTERNS)} there.")
-    gaps = _read_gaps(band_gaps) if band_gaps is not None else {}
+    gaps = read_gaps(band_gaps) if band_gaps is not None else {}
     materials: dict[str, Material] = {}
     for path in paths:
         material_id = _id(path.name)
@@ -49,12 +50,17 @@ def read_folder(folder: Path, band_gaps: Path | None) -> list[Material]:
     return list(materials.values())
 
 
+def _is_structure(name: str) -> bool:
+    return any(fnmatch(name.lower(), pattern.lower()) for pattern in PATTERNS)
+
+
 def _id(name: str) -> str:
     path = Path(name)
     return path.stem if path.suffix.lower() in (".cif", ".vasp") else name
 
 
-def _read_gaps(path: Path) -> dict[str, float]:
+def read_gaps(path: Path) -> dict[str, float]:
+    """Band gaps in eV by id, from a CSV with `material_id` or `file`, and `band_gap`."""
     frame = read_frame(path)
     key = next((column for column in ("material_id", "file") if column in frame), None)
     if key is None or "band_gap" not in frame:
@@ -63,7 +69,7 @@ def _read_gaps(path: Path) -> dict[str, float]:
     for name, gap in zip(frame[key], frame["band_gap"], strict=True):
         try:
             gaps[_id(str(name))] = float(gap)
-        except ValueError:
+        except (TypeError, ValueError):
             raise UserError(f"{path}: the band gap of '{name}' is {gap!r}, not a number.") from None
     return {name: gap for name, gap in gaps.items() if gap == gap}
 

@@ -71,3 +71,11 @@ def stable_hash(value: Any) -> str:
     """128-bit hexadecimal hash of a JSON-like value; the order of mapping keys does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def cache_directory() -> Path:
+    """``$SCREEN_CACHE`` or ``$XDG_CACHE_HOME/dielectric-screen``, by default below ``~/.cache``."""
+    if given := os.environ.get("SCREEN_CACHE"):
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "dielectric-screen"

@@ -56,6 +56,11 @@ class Material:
         structure = self._given
         if isinstance(structure, str):
             structure = self._parsed(structure)
+        if not (np.isfinite(structure.frac_coords).all() and structure.volume > 0):
+            raise UserError(
+                f"The structure of {self.material_id} has a position that is not a number or a "
+                "cell without volume; correct it or leave it out."
+            )
         if not structure.is_ordered:
             raise UserError(
                 f"The structure of {self.material_id} has disordered or partially occupied sites; "
@@ -82,7 +87,14 @@ class Material:
         """Symbols of the elements, sorted; from the formula, without parsing the structure."""
         from pymatgen.core import Composition
 
-        return tuple(sorted(el.symbol for el in Composition(self.formula).elements))
+        try:
+            elements = Composition(self.formula).elements
+        except (ValueError, TypeError, KeyError):
+            raise UserError(
+                f"The formula of {self.material_id}, '{self.formula}', cannot be read; correct it "
+                "or leave the column out."
+            ) from None
+        return tuple(sorted(el.symbol for el in elements))
 
     @functools.cached_property
     def structure_hash(self) -> str:

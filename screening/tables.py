@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from screening.errors import UserError
 from screening.material import KnownMaterial, Material
 from screening.tensors import DielectricTensors, read_tensor
@@ -15,7 +17,9 @@ from screening.tensors import DielectricTensors, read_tensor
 if TYPE_CHECKING:
     import pandas as pd
 
-EXTRAS = ("born_charges", "min_optical_thz", "max_optical_thz")
+IDENTIFIERS = ("material_id", "file")
+"""Columns that are text, whatever they look like: 007 is not 7."""
+FREQUENCIES = ("min_optical_thz", "max_optical_thz")
 
 
 def read_candidates(path: Path) -> list[Material]:
@@ -85,9 +89,9 @@ def read_frame(path: Path) -> pd.DataFrame:
             case ".parquet":
                 frame = pd.read_parquet(path)
             case ".csv":
-                frame = pd.read_csv(path)
+                frame = pd.read_csv(path, dtype=dict.fromkeys(IDENTIFIERS, str))
             case ".jsonl":
-                frame = pd.read_json(path, lines=True)
+                frame = pd.DataFrame(_json_lines(path))
             case _:
                 raise UserError(
                     f"{path} is no table that can be read; give a .parquet, .csv or .jsonl file."
@@ -100,6 +104,14 @@ def read_frame(path: Path) -> pd.DataFrame:
     if frame.empty:
         raise UserError(f"{path} is an empty table; it needs at least one row.")
     return frame
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").split("\n")
+    rows = [json.loads(line) for line in lines if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("every line must be a JSON object")
+    return rows
 
 
 def _require(frame: pd.DataFrame, columns: list[str], what: str) -> None:
@@ -134,8 +146,8 @@ def _material(row: dict[str, Any], what: str) -> Material:
     structure = row["structure"]
     return Material(
         material_id,
-        structure if isinstance(structure, str) else json.dumps(structure),
-        formula=row.get("formula"),
+        structure if isinstance(structure, str) else json.dumps(structure, default=_plain),
+        formula=str(row["formula"]) if "formula" in row else None,
         n_sites=_number(row, "nsites", material_id, what, int),
         band_gap=_number(row, "band_gap", material_id, what, float),
         energy_above_hull=_number(row, "e_above_hull", material_id, what, float),
@@ -146,7 +158,7 @@ def _material(row: dict[str, Any], what: str) -> Material:
 def _number(row: dict[str, Any], column: str, material_id: str, what: str, kind: type) -> Any:
     try:
         return kind(row[column]) if column in row else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(
             f"{column} of {material_id} in {what} is {row[column]!r}, not a number; correct it."
         ) from None
@@ -167,17 +179,52 @@ def _known(row: dict[str, Any], what: str) -> KnownMaterial:
                 raise UserError(f"{label} is not a 3×3 tensor; write it as JSON.") from None
         return read_tensor(value, material.structure, label)
 
-    if "eps_electronic" in row and row.get("use_electronic", True):
+    if "eps_electronic" in row and _flag(row, "use_electronic", material.material_id, what):
         electronic = read("eps_electronic")
-    if row.get("use_ionic", True):
+    if _flag(row, "use_ionic", material.material_id, what):
         if "eps_ionic" in row:
             ionic = read("eps_ionic")
         elif "eps_total" in row and electronic is not None:
             ionic = read("eps_total") - electronic
-    extras = {name: row[name] for name in EXTRAS if name in row}
-    if isinstance(extras.get("born_charges"), str):
-        extras["born_charges"] = json.loads(extras["born_charges"])
+    extras: dict[str, Any] = {
+        name: _number(row, name, material.material_id, what, float)
+        for name in FREQUENCIES
+        if name in row
+    }
+    if "born_charges" in row:
+        extras["born_charges"] = _charges(row["born_charges"], material, what)
     return KnownMaterial(material, DielectricTensors(electronic, ionic), functional, extras)
+
+
+def _flag(row: dict[str, Any], column: str, material_id: str, what: str) -> bool:
+    text = str(row.get(column, True)).lower()
+    if text in ("true", "1", "1.0", "yes"):
+        return True
+    if text in ("false", "0", "0.0", "no"):
+        return False
+    raise UserError(f"{column} of {material_id} in {what} is {row[column]!r}; write true or false.")
+
+
+def _charges(value: Any, material: Material, what: str) -> list[list[list[float]]]:
+    try:
+        atoms = json.loads(value) if isinstance(value, str) else value
+        charges = np.array([[[float(z) for z in row] for row in atom] for atom in atoms])
+    except (TypeError, ValueError):
+        charges = np.zeros(0)
+    if charges.shape != (len(material.structure), 3, 3) or not np.isfinite(charges).all():
+        raise UserError(
+            f"born_charges of {material.material_id} in {what} are not one 3×3 matrix of numbers "
+            "for each atom; correct them or leave the cell empty."
+        )
+    nested: list[list[list[float]]] = charges.tolist()
+    return nested
+
+
+def _plain(value: Any) -> Any:
+    """Arrays, as parquet gives nested columns, as lists."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError
 
 
 def _unique(materials: list[Material], labels: list[str], what: str) -> list[Material]:

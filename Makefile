@@ -1,0 +1,30 @@
+# Two lines are enough: `make run` and `make test`. Everything is installed into .venv, once.
+
+SHELL := bash
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: run test lint install lock clean help
+
+run: install ## first look: three rounds on the data that come with the software
+	$(BIN)/screen run --task high-k --rounds 3
+
+test: lint ## checks and all tests
+	$(BIN)/pytest
+
+lint: install ## style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+install: ## the environment .venv, as locked; TORCH=cpu|cuda|skip chooses PyTorch
+	@tools/environment.sh install
+
+lock: ## requirements.lock anew, from the ranges in pyproject.toml
+	@tools/environment.sh lock
+
+clean: ## remove the environment and all caches here; campaigns stay
+	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14

@@ -1,0 +1,450 @@
+"""Pulls from a local server that speaks the Materials Project's API, and what they cost.
+
+    python benchmarks/materials_project.py --work /tmp/mp            # everything
+    python benchmarks/materials_project.py --work /tmp/mp --only frames faults
+
+Documents are built by emmet-core's own models from the tables in $SCREEN_DATA: 14,000 candidates
+and 7,000 dielectric documents (every usable tensor once, then again under new ids). Building them
+takes ten times as long as pulling them, so they are kept in --work. All traffic stays on 127.0.0.1.
+
+candidates  14,000 candidates and 7,000 labels pulled: time, peak memory, requests; then again
+frames      every usable tensor through the IEEE frame and back, and what a naive pairing gets wrong
+faults      a server that drops connections, answers 429 and 502, gives short, half and malformed
+            pages, and ids of an unknown form: nothing lost, nothing twice
+overlap     candidates that are known already or duplicates of each other
+sentences   what `screen candidates` says when something is wrong, and how it exits
+leak        the key's characters in files, logs and output after runs with debug logging
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import mp_server
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("SCREEN_DATA", ROOT.parent / "shared" / "data"))
+N_CANDIDATES, N_LABELS = 14_000, 7_000
+NAIVE = 0.05
+
+
+def rows(name: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of one of the tables."""
+    import pandas as pd
+
+    yield from pd.read_parquet(DATA / name, columns=columns).to_dict("records")
+
+
+def matrix(value: Any) -> np.ndarray:
+    """A tensor as the tables hold it."""
+    value = json.loads(value) if isinstance(value, str) else value
+    return np.array([list(row) for row in value], dtype=float)
+
+
+def build(work: Path) -> Path:
+    """Write the documents and the true tensors, unless they are there."""
+    path = work / "documents.jsonl"
+    if path.is_file():
+        return path
+    from pymatgen.core import Structure
+
+    start = time.perf_counter()
+    truth: dict[str, Any] = {}
+    impossible: list[str] = []
+    made: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    partial = work / "documents.partial"
+    with partial.open("w") as file:
+        for number, row in enumerate(rows("dielectric_tensors.parquet")):
+            if not row["use_electronic"]:
+                continue
+            material_id = f"mp-{2_000_000 + number}"
+            structure = Structure.from_dict(json.loads(row["structure"]))
+            electronic = matrix(row["eps_electronic"])
+            ionic = matrix(row["eps_ionic"]) if row["use_ionic"] else np.zeros((3, 3))
+            try:
+                dielectric = mp_server.dielectric_document(
+                    material_id, structure, electronic, ionic
+                )
+            except ValueError:
+                impossible.append(material_id)
+                continue
+            summary = mp_server.summary_document(
+                material_id, structure, dielectric, energy_above_hull=0.1, is_stable=False,
+                band_gap=row["band_gap"] if row["band_gap"] == row["band_gap"] else None,
+            )  # fmt: skip
+            made.append((summary, dielectric))
+            truth[material_id] = [
+                electronic.tolist(),
+                ionic.tolist() if row["use_ionic"] else None,
+                row["formula"],
+            ]
+            for kind, document in (("summary", summary), ("dielectric", dielectric)):
+                file.write(json.dumps({kind: document}) + "\n")
+        for number in range(N_LABELS - len(made)):
+            summary, dielectric = made[number % len(made)]
+            again = {"material_id": f"mp-{3_000_000 + number}"}
+            file.write(json.dumps({"summary": summary | again}) + "\n")
+            file.write(json.dumps({"dielectric": dielectric | again}) + "\n")
+        for number, row in enumerate(rows("stable_nonmetals.parquet")):
+            if number == N_CANDIDATES:
+                break
+            structure = Structure.from_dict(json.loads(row["structure"]))
+            summary = mp_server.summary_document(
+                row["material_id"], structure, band_gap=row["band_gap"]
+            )
+            file.write(json.dumps({"summary": summary}) + "\n")
+    (work / "truth.json").write_text(json.dumps({"tensors": truth, "impossible": impossible}))
+    partial.rename(path)
+    print(f"documents built in {time.perf_counter() - start:.0f} s; {len(impossible)} tensors for "
+          "which emmet-core makes none (axes of equal length)")  # fmt: skip
+    return path
+
+
+CHILD = """
+import json, resource, sys, time
+from pathlib import Path
+from screening.pulling import PullContext
+from screening.settings import MaterialsProjectLabels, MaterialsProjectSource
+from screening.sources import pull_candidates, pull_known
+what, url, cache = sys.argv[1:4]
+context = PullContext(cache=Path(cache))
+start, cpu = time.perf_counter(), time.process_time()
+if what == "candidates":
+    pulled = pull_candidates(MaterialsProjectSource(endpoint=url), context)
+else:
+    pulled = pull_known(MaterialsProjectLabels(endpoint=url), context)
+print(json.dumps({
+    "wall": time.perf_counter() - start, "cpu": time.process_time() - cpu,
+    "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, **pulled.to_dict(),
+}))
+"""
+
+
+def pulled(what: str, url: str, cache: Path) -> dict[str, Any]:
+    """One pull in a process of its own, so that its memory is its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, what, url, str(cache)],
+        env={**os.environ, "MP_API_KEY": mp_server.KEY}, cwd=ROOT, text=True, capture_output=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def candidates(documents: Path, work: Path) -> None:
+    """Both pulls, then both again."""
+    server = subprocess.Popen(
+        [sys.executable, str(Path(mp_server.__file__)), str(documents)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        cache = work / f"cache-{time.time_ns()}"
+        for attempt in ("first", "second"):
+            for what in ("candidates", "labels"):
+                found = pulled(what, url, cache)
+                print(f"{what:10s} {attempt:6s}: {found['offered']} offered, {found['taken']} "
+                      f"taken, {found['requests']} requests, {found['pages_fetched']} pages, "
+                      f"{found['documents_fetched']} documents; {found['wall']:.1f} s wall, "
+                      f"{found['cpu']:.1f} s CPU, peak {found['peak']:.0f} MiB")  # fmt: skip
+                for entry in [*found["refused"], *found["in_part"]]:
+                    print(f"             {entry['count']:5d} {entry['reason']}")
+        size = sum(p.stat().st_size for p in cache.rglob("*.parquet")) / 2**20
+        print(f"local copies on disk: {size:.0f} MiB")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def frames(documents: Path, work: Path) -> None:
+    """Round trip of every usable tensor; and the naive pairing."""
+    from screening.errors import UserError
+    from screening.pulling import PullContext
+    from screening.settings import MaterialsProjectLabels
+    from screening.sources import pull_known
+    from screening.tensors import read_tensor
+
+    kept = json.loads((work / "truth.json").read_text())
+    truth = kept["tensors"]
+    summary, dielectric = [], []
+    with documents.open() as file:
+        for line in file:
+            for kind, document in json.loads(line).items():
+                if document["material_id"] in truth:
+                    (summary if kind == "summary" else dielectric).append(document)
+    os.environ["MP_API_KEY"] = mp_server.KEY
+    with mp_server.MpServer(summary, dielectric) as server:
+        context = PullContext(cache=work / f"cache-{time.time_ns()}")
+        found = pull_known(MaterialsProjectLabels(endpoint=server.url), context)
+    stored = {d["material_id"]: d for d in dielectric}
+    worst, off, naive, parts, asymmetric = 0.0, 0, 0, 0, 0
+    naive_by_material: set[str] = set()
+    for entry in found.items:
+        material_id = entry.material.material_id
+        electronic, ionic, _ = truth[material_id]
+        for name, tensor, original in (
+            ("electronic", entry.tensors.electronic, electronic),
+            ("ionic", entry.tensors.ionic, ionic),
+        ):
+            if tensor is None or original is None:
+                continue
+            parts += 1
+            try:
+                own = read_tensor(original, entry.material.structure, name)
+            except UserError:
+                asymmetric += 1  # the average over the group has taken a part of it away
+                continue
+            scale = max(1.0, float(np.abs(own).max()))
+            error = float(np.abs(tensor - own).max()) / scale
+            worst = max(worst, error)
+            off += error > 1e-6
+            wrong = np.abs(np.array(stored[material_id][name]) - own).max() / scale
+            if wrong > NAIVE:
+                naive += 1
+                naive_by_material.add(material_id)
+    print(f"{len(truth) + len(kept['impossible'])} materials with a usable tensor; "
+          f"{len(kept['impossible'])} have no document (axes of equal length); "
+          f"{len(found.items)} placed, {len(found.refused)} refused")  # fmt: skip
+    for reason, n in found.refused.counts().items():
+        print(f"  {n:5d} refused: {reason}")
+    for reason, n in found.partly.counts().items():
+        print(f"  {n:5d} in part: {reason}")
+    print(f"{asymmetric} originals break their own point group by more than 5 %: not compared")
+    print(f"{parts - asymmetric} tensors compared; largest difference from the original "
+          f"{worst:.1e} of its largest element; {off} differ by more than 1e-6")  # fmt: skip
+    print(f"a naive pairing would have got {naive} of them wrong by more than 5 % "
+          f"({len(naive_by_material)} of {len(found.items)} materials)")  # fmt: skip
+
+
+def faults(documents: Path, work: Path) -> None:
+    """Every third request goes wrong; some documents are malformed."""
+    from screening.pulling import PullContext
+    from screening.settings import MaterialsProjectSource
+    from screening.sources import pull_candidates
+
+    summary = []
+    with documents.open() as file:
+        for line in file:
+            document = json.loads(line).get("summary")
+            if document and document["is_stable"]:
+                summary.append(document)
+    for number, spoil in enumerate((
+        lambda d: d.pop("structure"),
+        lambda d: d["structure"]["sites"].clear(),
+        lambda d: d["structure"]["lattice"].update(matrix=[[1, 0], [0, 1]]),
+        lambda d: d["structure"]["sites"][0]["species"][0].update(occu=0.5),
+        lambda d: d.update(nsites=999),
+        lambda d: d.pop("material_id"),
+        lambda d: d.update(deprecated=None, band_gap="wide"),
+    )):  # fmt: skip
+        spoil(summary[100 + number])
+    for number, name in enumerate(("mp-aaabbcde", "xx_9~f", "mvc-12", "agm001234567", "Ω/7")):
+        summary[500 + number]["material_id"] = name
+    kinds = ("drop", "429", "502", "half", "half-silent", "short", "503", "empty", "twice")
+    seen: Counter[str] = Counter()
+
+    def fault(n: int, request: mp_server.Request) -> str:
+        if n % 3 or request.route == "heartbeat":
+            return ""
+        kind = kinds[sum(seen.values()) % len(kinds)]
+        seen[kind] += 1
+        return kind
+
+    os.environ["MP_API_KEY"] = mp_server.KEY
+    start = time.perf_counter()
+    with mp_server.MpServer(summary, fault=fault) as server:
+        context = PullContext(cache=work / f"cache-{time.time_ns()}")
+        found = pull_candidates(MaterialsProjectSource(endpoint=server.url), context)
+        requests = len(server.requests)
+    ids = [m.material_id for m in found.items]
+    wanted = {str(d["material_id"]) for d in summary if d.get("material_id")}
+    lost = wanted - set(ids) - {i for r in found.refused.counts() for i in found.refused.ids(r)}
+    print(f"{len(summary)} documents, {requests} requests, faults {dict(seen)}: {len(ids)} taken, "
+          f"{len(found.refused)} refused, {len(lost)} lost, {len(ids) - len(set(ids))} twice; "
+          f"{time.perf_counter() - start:.1f} s")  # fmt: skip
+    for reason, n in found.refused.counts().items():
+        print(f"  {n:5d} refused: {reason}")
+
+
+def overlap(_documents: Path, work: Path) -> None:
+    """The filter against known crystals, at full size."""
+    del work
+    import pandas as pd
+
+    from screening.filters import filter_candidates
+    from screening.material import Material
+    from screening.settings import FilterSettings
+    from screening.tables import read_candidates
+    from screening.tasks import get_task
+
+    start = time.perf_counter()
+    offered = read_candidates(DATA / "stable_nonmetals.parquet")[:N_CANDIDATES]
+    columns = ["material_id", "structure"]
+    frame = pd.read_parquet(DATA / "dielectric_tensors.parquet", columns=columns)
+    known = [Material(r.material_id, r.structure) for r in frame.itertuples()]
+    known += known[: N_LABELS - len(known)]
+    print(f"read in {time.perf_counter() - start:.1f} s")
+    elements = {e for m in offered for e in m.elements}
+    start = time.perf_counter()
+    settings = FilterSettings(max_sites=500, min_band_gap=0)
+    pool = filter_candidates(offered, get_task("high-k"), settings, elements, known)
+    print(f"{len(offered)} candidates × {len(known)} known in {time.perf_counter() - start:.1f} s: "
+          f"{pool.summary()}")  # fmt: skip
+
+
+def small(documents: Path, number: int) -> list[Any]:
+    """The first stable documents."""
+    found: list[Any] = []
+    with documents.open() as file:
+        for line in file:
+            document = json.loads(line).get("summary")
+            if document and document["is_stable"]:
+                found.append(document)
+                if len(found) == number:
+                    break
+    return found
+
+
+def screen(work: Path, url: str, *words: str, **environment: str) -> tuple[int, str, str]:
+    """The command line in a process of its own, away from this user's settings."""
+    home = work / "home"
+    home.mkdir(exist_ok=True)
+    kept = {k: v for k, v in os.environ.items() if k not in ("MP_API_KEY", "PMG_MAPI_KEY")}
+    environment = {**kept, "HOME": str(home), "MP_API_KEY": mp_server.KEY, **environment}
+    call = "from flows.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", call, "candidates", "--set", f"endpoint={url}", *words],
+        env={**environment, "PYTHONPATH": f"{environment.get('PYTHONPATH', '')}:{ROOT}"}, cwd=home, text=True, capture_output=True,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def sentences(documents: Path, work: Path) -> None:
+    """One mistake after the other."""
+    stable = small(documents, 2500)
+    empty = {"SCREEN_CACHE": str(work / f"cache-{time.time_ns()}")}
+
+    def show(what: str, code: int, err: str) -> None:
+        said = [line.strip() for line in err.splitlines() if line.strip()]
+        print(f"  {what:24s} exit {code}: {' '.join(said[-3:])}")
+
+    def later(request: mp_server.Request) -> bool:
+        return request.route != "heartbeat"
+
+    with mp_server.MpServer(stable) as server:
+        for what, environment in (
+            ("no key", {"MP_API_KEY": ""}), ("key of a wrong form", {"MP_API_KEY": "abc"}),
+            ("wrong key", {"MP_API_KEY": "z" * 32}),
+        ):  # fmt: skip
+            code, _, err = screen(work, server.url, **{**empty, **environment})
+            show(what, code, err)
+        server.fault = lambda _n, r: "expired" if later(r) else ""
+        show("expired key", *screen(work, server.url, **empty)[::2])
+        server.fault = lambda _n, r: "half" if later(r) and "_skip" in r.query else ""
+        show("half a page, for good", *screen(work, server.url, **empty)[::2])
+        server.fault = lambda _n, _r: ""
+        asked = len(server.pages)
+        show("the same, afterwards", *screen(work, server.url, **empty)[::2])
+        print(f"{'':26s} {len(server.pages) - asked} pages fetched of 3")
+        other = {"SCREEN_CACHE": str(work / f"cache-{time.time_ns()}")}
+        server.clock_offset_s = 86_400
+        show("clock a day behind", *screen(work, server.url, **other)[::2])
+        server.clock_offset_s = 0
+        for path in Path(other["SCREEN_CACHE"]).rglob("manifest.json"):
+            path.write_text(path.read_text().replace('"layout": 1', '"layout": 0'))
+        show("copy of an older layout", *screen(work, server.url, **other)[::2])
+        for path in Path(other["SCREEN_CACHE"]).rglob("manifest.json"):
+            path.write_text(path.read_text().replace('"layout": 1', '"layout": 7'))
+        show("copy of a newer layout", *screen(work, server.url, **other)[::2])
+        tiny = work / "tiny"
+        tiny.mkdir(exist_ok=True)
+        if (
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tiny]).returncode
+            == 0
+        ):
+            show("full disk", *screen(work, server.url, SCREEN_CACHE=str(tiny))[::2])
+            subprocess.run(["umount", tiny], check=True)
+        url = server.url
+    show("no network, a copy", *screen(work, url, **empty)[::2])
+    nothing = {"SCREEN_CACHE": str(work / f"cache-{time.time_ns()}")}
+    show("no network, no copy", *screen(work, url, **nothing)[::2])
+
+
+DEBUG = """
+import logging
+logging.basicConfig(level=logging.DEBUG, filename="debug.log")
+"""
+
+
+def leak(documents: Path, work: Path) -> None:
+    """Pulls that work and pulls that fail, everything logged; then the search."""
+    stable = small(documents, 1500)
+    where = work / f"leak-{time.time_ns()}"
+    where.mkdir()
+    (where / "sitecustomize.py").write_text(DEBUG)
+    output = ""
+    for fault in ("", "drop", "502", "half", "echo", "expired", "redirect"):
+        with mp_server.MpServer(stable) as server:
+            server.fault = lambda n, _r, f=fault: f if n > 2 else ""
+            _, out, err = screen(
+                where, server.url, "--json", "--set", f"min_band_gap={len(fault) / 100}",
+                SCREEN_CACHE=str(where / "cache"), PYTHONPATH=str(where),
+                PREFECT_LOGGING_LEVEL="DEBUG", PYTHONFAULTHANDLER="1",
+            )  # fmt: skip
+            output += out + err
+    files = [p for p in where.rglob("*") if p.is_file()]
+    holding = [p for p in files if mp_server.KEY.encode() in p.read_bytes()]
+    size = sum(p.stat().st_size for p in files) / 2**20
+    lines = sum(p.read_bytes().count(b"\n") for p in files if p.suffix == ".log")
+    print(f"  {len(files)} files, {size:.1f} MiB, {lines} lines of debug log and "
+          f"{len(output)} characters of output searched: the key is in {len(holding)} files, "
+          f"{output.count(mp_server.KEY)} times in the output")  # fmt: skip
+
+
+PARTS = {
+    "sentences": sentences,
+    "leak": leak,
+    "candidates": candidates,
+    "frames": frames,
+    "faults": faults,
+    "overlap": overlap,
+}
+
+
+def main() -> None:
+    """Run the chosen parts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="where documents are kept")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    arguments = parser.parse_args()
+    if not (DATA / "dielectric_tensors.parquet").is_file():
+        raise SystemExit(f"SCREEN_DATA ({DATA}) holds no dielectric_tensors.parquet; nothing to do")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    documents = build(arguments.work)
+    for name in arguments.only:
+        print(f"\n{name}")
+        PARTS[name](documents, arguments.work)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\npeak memory of this process: {peak:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""What the flow gives to sources: the key's last place, progress, and the versions to stay with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from screening.errors import UserError
+from screening.pulling import PullContext, Pulled
+
+if TYPE_CHECKING:
+    from flows.reporter import Reporter
+    from results.ledger import Ledger
+
+SECRET_BLOCK = "mp-api-key"  # noqa: S105 - the name of a block, not a secret
+PULLED_FROM = "pulled from"
+"""Kind of the ledger's event that fixes the database versions of a campaign."""
+
+
+def secret_block() -> SecretStr | None:
+    """The key in Prefect's Secret block ``mp-api-key``; None without a server or such a block.
+
+    Raises
+    ------
+    UserError
+        The block is there, but is no Secret block.
+    """
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url is None:
+        return None  # asking would start a server of its own, for nothing
+    from prefect.blocks.system import Secret
+    from prefect.exceptions import PrefectException
+
+    try:
+        block: Any = Secret.load(SECRET_BLOCK)
+        value = block.get()
+    except ValueError as error:
+        # Prefect says "Unable to find block document" where there is none; anything else is a
+        # block that cannot be used. Its message may quote the block, so it is not passed on.
+        if "find block document" in str(error):
+            return None
+        raise UserError(
+            f"The Prefect block '{SECRET_BLOCK}' cannot be read as a Secret; make it again."
+        ) from None
+    except (OSError, PrefectException):
+        return None
+    if isinstance(value, SecretStr):
+        return value
+    return SecretStr(value) if isinstance(value, str) else None
+
+
+def pull_context(reporter: Reporter, pinned: dict[str, str] | None = None) -> PullContext:
+    """What sources may use while they fetch, shown through ``reporter``."""
+    return PullContext(
+        key=secret_block, progress=reporter.progress, note=reporter.note, pinned=pinned or {}
+    )
+
+
+def pinned_versions(ledger: Ledger, campaign: str) -> dict[str, str]:
+    """Database versions that a campaign began with; empty before its first pull."""
+    if ledger.campaign(campaign) is None:
+        return {}
+    events = ledger.events(campaign)
+    found = events[events["kind"] == PULLED_FROM]["detail"]
+    return dict(found.iloc[0].get("pins", {})) if len(found) else {}
+
+
+def pull_report(campaign: str, known: Pulled[Any], candidates: Pulled[Any], pool: str) -> str:
+    """The pull as markdown: where from, how many, what was refused and why."""
+    lines = [f"# What campaign `{campaign}` starts from", ""]
+    for title, pulled in (("Known tensors", known), ("Candidates", candidates)):
+        about = pulled.provenance
+        lines += [f"## {title}: {len(pulled.items)} of {pulled.offered}", ""]
+        names = ("source", "endpoint", "database_version", "pulled_at", "age", "filter")
+        lines += [f"- {name.replace('_', ' ')}: {about[name]}" for name in names if name in about]
+        for heading, refusals in (("refused", pulled.refused), ("taken in part", pulled.partly)):
+            if counts := refusals.counts():
+                lines += ["", f"| {heading} | records | for example |", "|---|---:|---|"]
+                lines += [
+                    f"| {reason} | {n} | {', '.join(refusals.examples(reason))} |"
+                    for reason, n in counts.items()
+                ]
+        lines.append("")
+    return "\n".join([*lines, "## Filters", "", *(f"- {step}" for step in pool.split("; ")), ""])
+
+
+def show_pull(campaign: str, markdown: str) -> None:
+    """Put the pull's summary into Prefect as an artifact; nothing outside a run."""
+    from prefect.context import FlowRunContext, TaskRunContext
+
+    if FlowRunContext.get() is None and TaskRunContext.get() is None:
+        return
+    from prefect.artifacts import create_markdown_artifact
+
+    key = "pull-" + "".join(c if c.isalnum() else "-" for c in campaign.lower()).strip("-")
+    create_markdown_artifact(markdown, key=key, description=f"What {campaign} starts from")

@@ -1,0 +1,1 @@
+"""Candidates and dielectric tensors from the Materials Project."""

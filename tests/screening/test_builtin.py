@@ -1,0 +1,95 @@
+"""The data that come with the software."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from screening.bonding import is_molecular
+from screening.builtin import builtin_hidden, builtin_known
+from screening.identity import CrystalIndex
+from screening.material import KnownMaterial
+from screening.settings import BuiltinSource
+from screening.sources import load_answers, load_candidates, load_known
+from screening.symmetry import asymmetry, point_group_rotations
+
+
+@pytest.fixture(scope="module")
+def everything() -> list[KnownMaterial]:
+    return [*builtin_known(), *builtin_hidden()]
+
+
+def test_a_third_is_known_and_the_rest_is_hidden(everything: list[KnownMaterial]) -> None:
+    assert (len(builtin_known()), len(builtin_hidden())) == (13, 26)
+    assert len({k.material.material_id for k in everything}) == 39
+    for n, known in enumerate(everything):
+        others = CrystalIndex(k.material for k in everything[:n])
+        assert known.material not in others
+
+
+def test_the_draw_is_fixed() -> None:
+    """Results of campaigns on these data are compared between versions."""
+    assert sorted(k.material.material_id for k in builtin_known()) == [
+        "AlP", "BP", "Be2C", "CaO", "GaN", "K2S", "KF", "Li2Te", "LiCl", "MgO", "NaF", "SrS",
+        "SrSe",
+    ]  # fmt: skip
+
+
+def test_enough_is_known_to_train_on() -> None:
+    assert len({k.material.formula for k in builtin_known()}) >= 10
+    assert sum(k.tensors.static is not None for k in builtin_known()) >= 10
+
+
+def test_tensors_are_physical(everything: list[KnownMaterial]) -> None:
+    for known in everything:
+        rotations = point_group_rotations(known.material.structure)
+        assert len(rotations) in (24, 48)  # all are cubic
+        electronic, ionic = known.tensors.electronic, known.tensors.ionic
+        assert electronic is not None
+        assert np.linalg.eigvalsh(electronic).min() > 1.5
+        assert asymmetry(electronic, rotations) < 1e-12
+        if ionic is not None:
+            assert np.linalg.eigvalsh(ionic).min() > 0
+            assert asymmetry(ionic, rotations) < 1e-12
+
+
+def test_records_are_complete(everything: list[KnownMaterial]) -> None:
+    prototypes = Counter(len(k.material.structure) for k in everything)
+    assert prototypes == {2: 31, 3: 8}  # 22 rock salt and 9 zincblende; antifluorite, fluorite
+    for known in everything:
+        assert known.functional == "PBE"
+        assert known.material.band_gap is not None
+        assert known.material.band_gap > 0
+        assert "abinit" in known.material.source
+        assert not is_molecular(known.material.structure)
+        charges = np.array(known.extras["born_charges"])
+        assert charges.shape == (known.material.n_sites, 3, 3)
+        assert np.abs(charges.sum(axis=0)).max() < 0.2  # neutral but for the finite meshes
+
+
+def test_values_from_the_literature(everything: list[KnownMaterial]) -> None:
+    """ε∞ and ε0 of MgO: 2.95 and 9.8 measured (CRC Handbook); PBE gives about 3.2 and 10."""
+    tensors = next(k for k in everything if k.material.material_id == "MgO").tensors
+    assert tensors.electronic is not None
+    assert tensors.static is not None
+    assert tensors.electronic[0, 0] == pytest.approx(3.1, abs=0.2)
+    assert tensors.static[0, 0] == pytest.approx(9.9, abs=0.5)
+
+
+def test_the_source_keeps_hidden_what_is_hidden() -> None:
+    def ids(items: Any) -> list[str]:
+        return [getattr(item, "material", item).material_id for item in items]
+
+    source = BuiltinSource()
+    known, candidates, answers = load_known(source), load_candidates(source), load_answers(source)
+    assert ids(known) == ids(builtin_known())
+    assert ids(candidates) == ids(answers) == ids(builtin_hidden())
+    assert not set(ids(known)) & set(ids(candidates))
+
+
+def test_callers_cannot_spoil_the_table() -> None:
+    builtin_known().clear()
+    assert len(builtin_known()) == 13
