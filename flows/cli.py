@@ -27,7 +27,7 @@ EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
-class _Interruption(Exception):
+class _StoppedError(Exception):
     """Ctrl-C, and how to go on."""
 
 
@@ -200,7 +200,7 @@ def main() -> None:
         app()
     except UserError as error:
         _fail(f"Error: {error}", EXIT_ERROR)
-    except _Interruption as interruption:
+    except _StoppedError as interruption:
         _fail(f"Interrupted. {interruption}", EXIT_INTERRUPTED)
     except (KeyboardInterrupt, SystemExit) as end:
         # The command line library turns the former into the latter, and says nothing.
@@ -242,7 +242,7 @@ def _resumable(name: str, directory: Path, ledger: str | None) -> Iterator[None]
     except KeyboardInterrupt:
         where = "" if directory == CAMPAIGNS else f" --directory {directory}"
         where += "" if ledger is None else " --ledger …"
-        raise _Interruption(
+        raise _StoppedError(
             "Nothing is lost, and calculations under way carry on; go on with: "
             f"screen resume {name}{where}"
         ) from None

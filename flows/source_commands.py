@@ -78,8 +78,9 @@ def candidates(
         with_elements=_symbols(elements), without_elements=_symbols(without),
         max_energy_above_hull=max_hull, min_band_gap=min_gap, max_band_gap=max_gap,
         max_sites=max_sites, filter=query, database_version=database_version,
-        offline=offline or None, **_assignments(settings),
+        offline=offline or None,
     )  # fmt: skip
+    values |= _assignments(settings)
     chosen = _validated(TypeAdapter(CandidateSource), values)
     from screening.sources import pull_candidates
 
@@ -104,8 +105,9 @@ def labels(
     values = _source(source)
     values |= _given(
         with_elements=_symbols(elements), without_elements=_symbols(without),
-        database_version=database_version, offline=offline or None, **_assignments(settings),
+        database_version=database_version, offline=offline or None,
     )  # fmt: skip
+    values |= _assignments(settings)
     chosen = _validated(TypeAdapter(KnownSource), values)
     from screening.sources import pull_known
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from screening.material import Material
-from screening.symmetry import SYMPREC, cell_of
+from screening.symmetry import SYMPREC, cell_of, primitive_cell
 
 if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -86,9 +86,15 @@ class _Entry:
     @functools.cached_property
     def reduced(self) -> Structure:
         """Primitive Niggli cell, without what a file may say of charges."""
-        structure = self.material.structure.copy()
-        structure.remove_oxidation_states()
-        return structure.get_primitive_structure().get_reduced_structure()
+        from pymatgen.core import Structure
+
+        lattice, positions, species = primitive_cell(self.material.structure)
+        return Structure(lattice, species.tolist(), positions).get_reduced_structure()
+
+    @functools.cached_property
+    def smallest(self) -> Structure:
+        """The same by a search that forgives more noise, and takes far longer in large cells."""
+        return self.reduced.get_primitive_structure().get_reduced_structure()
 
 
 def _formula(material: Material) -> str:
@@ -97,6 +103,8 @@ def _formula(material: Material) -> str:
 
 def _same(first: _Entry, second: _Entry) -> bool:
     a, b = first.reduced, second.reduced
+    if len(a) != len(b):
+        a, b = first.smallest, second.smallest
     if len(a) != len(b):
         return False
     if first.space_group == second.space_group:

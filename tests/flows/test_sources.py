@@ -120,6 +120,7 @@ def test_labels_as_text_and_as_a_table(server: Any, tmp_path: Path) -> None:
         (["candidates", "--elements", "Xx"], "'Xx' is no symbol"),
         (["candidates", "--min-gap", "5", "--max-gap", "2"], "nothing can match"),
         (["candidates", "--set", "endpoint"], "is no assignment"),
+        (["candidates", "--min-gap", "1", "--set", "min_band_gap=-2"], "greater than or equal"),
         (["labels", "--source", "optimade:oqmd"], "do not come from a source of the kind"),
         (["candidates", "--max-hull", "-1"], "greater than or equal to 0"),
     ],
