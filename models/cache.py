@@ -30,7 +30,6 @@ Progress = Callable[[int, int], None]
 DIGEST_BYTES = 16
 FORMAT = 1
 LARGEST = float(np.finfo(np.float16).max)
-"""Features of crushed crystals exceed what half precision holds; they are cut there."""
 ENCODE_CHUNK = 64
 """Crystals encoded between two writes to disk: what a crash can cost."""
 
@@ -90,7 +89,7 @@ class FeatureCache:
                 progress(done + start, len(cells))
             chunk = missing[start : start + ENCODE_CHUNK]
             for i, rows in zip(chunk, self.encoder.encode([cells[i] for i in chunk]), strict=True):
-                found[i] = features = np.clip(rows, -LARGEST, LARGEST).astype(np.float16)
+                found[i] = features = _half_precision(rows)
                 self._write(paths[i], features)
         if progress is not None:
             progress(len(cells), len(cells))
@@ -121,6 +120,15 @@ class FeatureCache:
     def _write(self, path: Path, features: Features) -> None:
         data = np.ascontiguousarray(features).tobytes()
         atomic_write(path, _digest(data) + data)
+
+
+def _half_precision(rows: NDArray[np.float32]) -> Features:
+    """Rounded; atoms of crushed crystals, whose features do not fit, are scaled down as a whole.
+
+    The norm of a row does not change with the frame, so the scaling does not break the symmetry.
+    """
+    size = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1.0)
+    return np.asarray(rows * np.minimum(1.0, LARGEST / size)).astype(np.float16)
 
 
 def _digest(data: bytes) -> bytes:

@@ -20,7 +20,9 @@ from screening.symmetry import asymmetry, point_group_rotations
 from screening.tensors import SYMMETRY_TOLERANCE, read_tensor
 
 TOLERANCE = 1e-3
-"""Relative to the largest element of the tensor."""
+"""Relative to the largest element of the tensor; features are rounded to half precision."""
+TOLERANCE_DRAWN = 5e-3
+"""Drawn crystals are crushed or torn apart; their large features are rounded more coarsely."""
 EXACT = 1e-10
 PARTS = ("electronic", "ionic")
 CUBIC = ("NaCl", "CsCl", "SrTiO3", "Ar", "zincblende", "K2PtCl6", "CO2", "N2", "mp-22862")
@@ -190,7 +192,7 @@ def test_no_crystals_no_tensors(ensemble: Ensemble, cache: FeatureCache) -> None
     assert prediction.static.shape == (ensemble.settings.members, 0, 3, 3)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data(), seed=seeds, improper=st.booleans())
 def test_drawn_crystals(
     data: st.DataObject,
@@ -211,9 +213,9 @@ def test_drawn_crystals(
     for part in PARTS:
         tensors = getattr(prediction, part)
         first = tensors[:, 0]
-        assert deviation(tensors[:, 1], matrix @ first @ matrix.T) < TOLERANCE
-        assert deviation(tensors[:, 2], first) < TOLERANCE
-        assert deviation(tensors[:, 3], first) < TOLERANCE
+        assert deviation(tensors[:, 1], matrix @ first @ matrix.T) < TOLERANCE_DRAWN
+        assert deviation(tensors[:, 2], first) < TOLERANCE_DRAWN
+        assert deviation(tensors[:, 3], first) < TOLERANCE_DRAWN
         for i, structure in enumerate(structures):
             rotations = point_group_rotations(structure)
             assert all(asymmetry(tensor, rotations) < EXACT for tensor in tensors[:, i])
