@@ -49,6 +49,18 @@ def test_features_are_the_encoder_s_to_half_precision(
         assert np.abs(kept - rows).max() < 5e-4 * np.abs(rows).max()
 
 
+def test_features_too_large_for_half_precision_are_scaled_as_a_whole(
+    fresh_cache: FeatureCache, prototypes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each atom by itself and all its numbers alike, so that nothing depends on the frame."""
+    rows = np.ones((2, 2048), np.float32)
+    rows[1, :3] = 3e6, -4e6, 12e6  # of length 13e6
+    monkeypatch.setattr(fresh_cache.encoder, "encode", lambda _: [rows])
+    found = fresh_cache.features([prototypes["NaCl"]])[0].astype(float)
+    assert np.array_equal(found[0], rows[0])
+    assert np.allclose(found[1], rows[1] * 65504 / 13e6, rtol=1e-3)
+
+
 def test_another_process_finds_what_this_one_computed(
     fresh_cache: FeatureCache, crystals: list[Any], encoded: list[int]
 ) -> None:
