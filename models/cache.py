@@ -7,7 +7,6 @@ error 2e-4). Files appear whole or not at all; a damaged one is noticed by its d
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from screening.io import atomic_write, stable_hash
+from screening.io import atomic_write, cache_directory, stable_hash
 from screening.symmetry import Cell, primitive_cell
 
 if TYPE_CHECKING:
@@ -30,16 +29,9 @@ Progress = Callable[[int, int], None]
 DIGEST_BYTES = 16
 FORMAT = 1
 LARGEST = float(np.finfo(np.float16).max)
+"""What half precision holds."""
 ENCODE_CHUNK = 64
 """Crystals encoded between two writes to disk: what a crash can cost."""
-
-
-def default_cache_directory() -> Path:
-    """``$SCREEN_CACHE`` or ``$XDG_CACHE_HOME/dielectric-screen``, by default below ``~/.cache``."""
-    if given := os.environ.get("SCREEN_CACHE"):
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "dielectric-screen"
 
 
 class FeatureCache:
@@ -54,7 +46,7 @@ class FeatureCache:
     ) -> None:
         self.encoder_name = encoder
         self.device = device
-        self.root = directory if directory is not None else default_cache_directory()
+        self.root = directory if directory is not None else cache_directory()
         self.directory = self.root / "features" / f"{encoder}-v{FORMAT}"
         self._encoder: Encoder | None = None
 
