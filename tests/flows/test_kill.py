@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import kill
+import numpy as np
 import pytest
 
 SETTINGS = (
@@ -21,3 +22,16 @@ def test_a_killed_campaign_goes_on_as_if_nothing_had_been(
     assert summary.problems == [], table
     assert len(summary.kills) == 4 and {k.everything for k in summary.kills} == {True, False}
     assert summary.completed == summary.calculations == 6 * summary.campaigns, table
+
+
+def test_features_do_not_depend_on_what_was_encoded_before(tmp_path: Path) -> None:
+    """Bit by bit: a kill may have left any part of them in the cache, and so may other campaigns."""
+    from models.cache import FeatureCache
+    from screening.builtin import builtin_hidden
+
+    crystals = [known.material.structure for known in builtin_hidden()[:8]]
+    whole = FeatureCache("7net-l3i5", tmp_path / "whole").features(crystals)
+    part = FeatureCache("7net-l3i5", tmp_path / "part")
+    part.features(crystals[1::3])
+    for expected, found in zip(whole, part.features(crystals), strict=True):
+        assert np.array_equal(expected, found)

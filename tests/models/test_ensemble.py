@@ -60,7 +60,12 @@ def without(known: KnownMaterial, part: str) -> KnownMaterial:
     return dataclasses.replace(known, tensors=dataclasses.replace(known.tensors, **{part: None}))
 
 
-def test_a_member_does_not_depend_on_its_company(fit: Fit) -> None:
+@pytest.mark.parametrize("clip", [2.0, 0.05])
+def test_a_member_does_not_depend_on_its_company(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch, clip: float
+) -> None:
+    """Neither without nor with gradients that are cut."""
+    monkeypatch.setattr("models.training.CLIP", clip)
     three = fit(members=3, dropout=0.0).readout.state_dict()
     two = fit(members=2, dropout=0.0).readout.state_dict()
     fresh = fit(members=2, dropout=0.0, steps=1).readout.state_dict()
