@@ -25,7 +25,7 @@ def test_a_killed_campaign_goes_on_as_if_nothing_had_been(
 
 
 def test_features_do_not_depend_on_what_was_encoded_before(tmp_path: Path) -> None:
-    """Bit by bit: a kill may have left any part of them in the cache, and so may other campaigns."""
+    """Bit by bit: kills and other campaigns may have left any part of them in the cache."""
     from models.cache import FeatureCache
     from screening.builtin import builtin_hidden
 
