@@ -35,6 +35,28 @@ def test_bonds_that_go_on_are_recognised(name: str, prototypes: dict[str, Any]) 
     assert not is_molecular(prototypes[name])
 
 
+def test_ions_of_several_atoms_are_no_molecules() -> None:
+    """NH4Cl: covalent pieces, which Voronoi-based neighbours leave apart, but charged.
+
+    Levy and Peterson, Phys. Rev. 86 (1952) 766.
+    """
+    from pymatgen.core import Lattice, Structure
+
+    positions = [[0, 0, 0], [0.153] * 3, [0.5] * 3]
+    salt = Structure.from_spacegroup("P-43m", Lattice.cubic(3.87), ["N", "H", "Cl"], positions)
+    assert salt.composition.reduced_formula == "H4NCl"
+    assert not is_molecular(salt)
+
+
+@pytest.mark.parametrize("material_id", ["mp-24336", "mp-558134"])
+def test_pieces_that_ionic_bonds_join_are_no_molecules(material_id: str, tensor_table: Any) -> None:
+    """Mg(H2O)2Cl2 and layers of TlF: finite pieces as far as covalent radii tell."""
+    from pymatgen.core import Structure
+
+    text = tensor_table[tensor_table["material_id"] == material_id]["structure"].iloc[0]
+    assert not is_molecular(Structure.from_str(text, fmt="json"))
+
+
 def test_real_crystals(low_symmetry: dict[str, Any]) -> None:
     found = {name for name, k in low_symmetry.items() if is_molecular(k.material.structure)}
     assert found == {"mp-22885", "mp-29443", "mp-632326"}  # XeF2, P2I4, HCl

@@ -96,12 +96,16 @@ def close_polymorphs(prototypes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     chloride.replace_species({"Cs": "Na"})
     chloride.scale_lattice(salt.volume)
     swapped = Structure(salt.lattice, ["Cl", "Na"], salt.frac_coords)
+    pyrite = Structure.from_spacegroup(
+        "Pa-3", Lattice.cubic(5.624), ["C", "O"], [[0, 0, 0], [0.385] * 3]
+    )
     diamond = Structure.from_spacegroup("Fd-3m", Lattice.cubic(3.567), ["C"], [[0, 0, 0]])
     return {
         "cubic and ferroelectric perovskite": (prototypes["SrTiO3"], off_centre),
         "cubic and tetragonal perovskite": (prototypes["SrTiO3"], stretched),
         "rock salt and CsCl type": (salt, chloride),
         "graphite and diamond": (prototypes["graphite"], diamond),
+        "dry ice and pyrite, one space group": (prototypes["CO2"], pyrite),
         "another element": (salt, salt.copy().replace_species({"Na": "K"})),
         "zincblende and wurtzite": (prototypes["zincblende"], prototypes["wurtzite"]),
         "rutile and anatase": (prototypes["rutile"], prototypes["anatase"]),

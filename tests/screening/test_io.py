@@ -56,6 +56,15 @@ def test_nobody_sees_a_part(tmp_path: Path) -> None:
     assert path.read_text() == "first half"
 
 
+def test_who_is_reading_goes_on_reading_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "result"
+    atomic_write(path, "old")
+    with path.open() as reader:
+        atomic_write(path, "new and longer")
+        assert reader.read() == "old"
+    assert path.read_text() == "new and longer"
+
+
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     """The kernel's own error, from a device that is always full."""
     path = tmp_path / "result"

@@ -91,6 +91,17 @@ def test_all_kinds_of_files_give_the_same_materials(
         assert material.to_dict() == known.material.to_dict()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "material_id", ["007", "1e3", "12345678901234567890", "True", "2020-01-01"]
+)
+def test_ids_are_text_whatever_they_look_like(
+    kind: str, material_id: str, row: Row, write: Write
+) -> None:
+    path = write([{**row, "material_id": material_id}], kind)
+    assert [m.material_id for m in read_candidates(path)] == [material_id]
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_nested_columns_are_read_like_text(kind: str, rows: list[Row], write: Write) -> None:
     nested = []

@@ -208,7 +208,9 @@ def test_view_of_a_ledger(samples: Any, tmp_path: Path) -> None:
 
 def test_view_at_every_step_of_a_campaign(samples: Any, tmp_path: Path) -> None:
     url = str(tmp_path / "ledger.sqlite")
-    for i, step in enumerate(samples.steps(url, "alpha", n_rounds=1, n_picks=2, n_candidates=3)):
+    opened: list[Ledger] = []
+    sizes = {"n_rounds": 1, "n_picks": 2, "n_candidates": 3}
+    for i, step in enumerate(samples.steps(opened, url, "alpha", **sizes)):
         step()
         if i > 0:
             view = CampaignView.from_ledger(Ledger(url), "alpha")
