@@ -1,13 +1,15 @@
-"""Features on disk, addressed by content, shared by any number of processes.
+"""What the potential says about crystals, on disk: content-addressed, shared by any number of
+processes.
 
-One file per crystal: 16 bytes of BLAKE2 digest, then the rows as half-precision numbers (relative
-error 2e-4). Files appear whole or not at all; a damaged one is noticed by its digest and replaced.
+One file per crystal: 16 bytes of BLAKE2 digest, then the numbers. Files appear whole or not at all;
+a damaged one is noticed by its digest and replaced. Features are kept in half precision (relative
+error 2e-4), force constants in single.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from models.encoder import Encoder
+    from models.potential import Potential
     from models.settings import EncoderName
 
 Features = NDArray[np.float16]
@@ -32,6 +35,38 @@ LARGEST = float(np.finfo(np.float16).max)
 """What half precision holds."""
 ENCODE_CHUNK = 64
 """Crystals encoded between two writes to disk: what a crash can cost."""
+
+
+class _Store:
+    """Files addressed by the primitive cell they belong to."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def path(self, cell: Cell) -> Path:
+        """Where the numbers of a crystal lie; the name ends with its number of atoms."""
+        lattice, positions, species = cell
+        key = stable_hash(
+            [
+                (np.round(lattice, 5) + 0.0).tolist(),
+                (np.round(np.mod(positions, 1.0), 5) % 1.0).tolist(),
+                species.tolist(),
+            ]
+        )
+        return self.directory / key[:2] / f"{key}-{len(species)}"
+
+    def read(self, path: Path) -> bytes | None:
+        """What was written, or None where there is nothing or nothing whole."""
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return None
+        digest, data = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        return data if data and _digest(data) == digest else None
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write atomically."""
+        atomic_write(path, _digest(data) + data)
 
 
 class FeatureCache:
@@ -47,7 +82,7 @@ class FeatureCache:
         self.encoder_name = encoder
         self.device = device
         self.root = directory if directory is not None else cache_directory()
-        self.directory = self.root / "features" / f"{encoder}-v{FORMAT}"
+        self.store = _Store(self.root / "features" / f"{encoder}-v{FORMAT}")
         self._encoder: Encoder | None = None
 
     @property
@@ -72,7 +107,7 @@ class FeatureCache:
             Called with (done, total) as the work goes on.
         """
         cells = [primitive_cell(structure) for structure in structures]
-        paths = [self._path(cell) for cell in cells]
+        paths = [self.store.path(cell) for cell in cells]
         found = [self._read(path) for path in paths]
         missing = [i for i, features in enumerate(found) if features is None]
         done = len(cells) - len(missing)
@@ -82,36 +117,62 @@ class FeatureCache:
             chunk = missing[start : start + ENCODE_CHUNK]
             for i, rows in zip(chunk, self.encoder.encode([cells[i] for i in chunk]), strict=True):
                 found[i] = features = _half_precision(rows)
-                self._write(paths[i], features)
+                self.store.write(paths[i], np.ascontiguousarray(features).tobytes())
         if progress is not None:
             progress(len(cells), len(cells))
         return [features for features in found if features is not None]
 
-    def _path(self, cell: Cell) -> Path:
-        lattice, positions, species = cell
-        key = stable_hash(
-            [
-                (np.round(lattice, 5) + 0.0).tolist(),
-                (np.round(np.mod(positions, 1.0), 5) % 1.0).tolist(),
-                species.tolist(),
-            ]
-        )
-        return self.directory / key[:2] / f"{key}-{len(species)}"
-
     def _read(self, path: Path) -> Features | None:
-        try:
-            content = path.read_bytes()
-        except OSError:
-            return None
-        digest, data = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        data = self.store.read(path)
         n_atoms = int(path.name.rsplit("-", 1)[1])
-        if _digest(data) != digest or not data or len(data) % (2 * n_atoms):
+        if data is None or len(data) % (2 * n_atoms):
             return None
         return np.frombuffer(data, dtype=np.float16).reshape(n_atoms, -1)
 
-    def _write(self, path: Path, features: Features) -> None:
-        data = np.ascontiguousarray(features).tobytes()
-        atomic_write(path, _digest(data) + data)
+
+class ForceConstantCache:
+    """Computes Γ-point force constants of crystals not seen before and remembers all of them."""
+
+    def __init__(
+        self, encoder: EncoderName, directory: Path | None = None, device: str = "cpu"
+    ) -> None:
+        self.encoder_name = encoder
+        self.device = device
+        root = directory if directory is not None else cache_directory()
+        self.store = _Store(root / "force-constants" / f"{encoder}-v{FORMAT}")
+        self._potential: Potential | None = None
+
+    @property
+    def potential(self) -> Potential:
+        """The potential, loaded when the first unknown crystal comes."""
+        if self._potential is None:
+            from models.potential import Potential
+
+            self._potential = Potential(self.encoder_name, self.device)
+        return self._potential
+
+    def stored(self, cell: Cell) -> NDArray[np.float64] | None:
+        """Force constants of a primitive cell, (3n, 3n) in eV/Å², if they were computed before."""
+        data = self.store.read(self.store.path(cell))
+        size = 3 * len(cell[2])
+        if data is None or len(data) != 2 * size * (size + 1):
+            return None
+        matrix = np.zeros((size, size))
+        matrix[np.triu_indices(size)] = np.frombuffer(data, dtype=np.float32)
+        return matrix + np.triu(matrix, 1).T
+
+    def compute(self, cells: Sequence[Cell]) -> Iterator[NDArray[np.float64]]:
+        """Force constants of primitive cells one after the other, each on disk once it is given."""
+        from models.force_constants import force_constants
+
+        for cell in cells:
+            found = self.stored(cell)
+            if found is None:
+                upper = force_constants(cell, self.potential)[np.triu_indices(3 * len(cell[2]))]
+                self.store.write(self.store.path(cell), upper.astype(np.float32).tobytes())
+                found = self.stored(cell)
+            assert found is not None
+            yield found
 
 
 def _half_precision(rows: NDArray[np.float32]) -> Features:

@@ -9,8 +9,6 @@ parts that a symmetric polar tensor can be built from are kept: even scalars (0e
 from __future__ import annotations
 
 import functools
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,14 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.potential import ATOMS_PER_BATCH, Graph, load, stack
 from models.settings import EncoderName
 from screening.errors import UserError
 from screening.symmetry import Cell
-
-ATOMS_PER_BATCH = {"cpu": 1, "cuda": 4096}
-"""Large batches win on a GPU (launch cost). On a CPU one crystal at a time is as quick, and its
-features do not depend on its company in the last bit: a campaign that was killed while it encoded
-goes on exactly as it would have."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +70,11 @@ class Encoder:
     """
 
     def __init__(self, name: EncoderName, device: str = "cpu") -> None:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from e3nn import o3
-            from sevenn.util import load_checkpoint
+        model, config = load(name)
+        from e3nn import o3
 
-            checkpoint = load_checkpoint(name)
-            model = checkpoint.build_model()
         self.name = name
         self.device = torch.device(device)
-        config = checkpoint.config
         self.cutoff = float(config["cutoff"])
         self._numbers = {int(z) for z in config["_type_map"]}
         n_layers = int(config["num_convolution_layer"])
@@ -95,11 +83,9 @@ class Encoder:
             "reduce_hidden_to_energy",
             "rescale_atomic_energy",
             "reduce_total_enegy",  # spelt so in sevenn
-            "force_output",
         ):
             model.delete_module_by_key(key)
-        model.key_grad = None  # no forces wanted, so no graph
-        self._model = model.to(self.device).eval().requires_grad_(False)
+        self._model = model.to(self.device)
         self._outputs: dict[int, torch.Tensor] = {}
         self._slices: list[dict[int, tuple[slice, int]]] = []
         for layer in range(n_layers):
@@ -160,23 +146,9 @@ class Encoder:
 
     @torch.no_grad()
     def _encode_batch(self, cells: Sequence[Cell]) -> list[NDArray[np.float32]]:
-        from matscipy.neighbours import neighbour_list
-
-        sizes = [len(cell[2]) for cell in cells]
-        edges, vectors, offset = [], [], 0
-        for (lattice, positions, _), size in zip(cells, sizes, strict=True):
-            i, j, d = neighbour_list(
-                "ijD", pbc=[True] * 3, cell=lattice, positions=positions @ lattice,
-                cutoff=self.cutoff,
-            )  # fmt: skip
-            edges.append(np.stack([i, j]).astype(np.int64) + offset)
-            vectors.append(d)
-            offset += size
-        numbers = torch.as_tensor(np.concatenate([cell[2] for cell in cells]), device=self.device)
-        edge_index = torch.as_tensor(np.concatenate(edges, axis=1), device=self.device)
-        edge_vec = torch.as_tensor(np.concatenate(vectors), dtype=torch.float32, device=self.device)
+        inputs = stack([Graph(cell, self.cutoff, self.device) for cell in cells])
         plain, inverted = (
-            self._layers(numbers, edge_index, sign * edge_vec) for sign in (1.0, -1.0)
+            self._layers({**inputs, "edge_vec": sign * inputs["edge_vec"]}) for sign in (1.0, -1.0)
         )
         parity = (1.0, -1.0, 1.0)  # 0e, 1o, 2e
         parts = [
@@ -185,21 +157,12 @@ class Encoder:
             for l in range(3)
         ]  # fmt: skip
         rows = torch.cat(parts, dim=1).cpu().numpy()
-        return np.split(rows, np.cumsum(sizes)[:-1])
+        return np.split(rows, np.cumsum([len(cell[2]) for cell in cells])[:-1])
 
-    def _layers(
-        self, numbers: torch.Tensor, edge_index: torch.Tensor, edge_vec: torch.Tensor
-    ) -> list[dict[int, torch.Tensor]]:
+    def _layers(self, inputs: dict[str, torch.Tensor]) -> list[dict[int, torch.Tensor]]:
         """Per layer: degree l → flat features (n_atoms, channels · (2l + 1))."""
         self._outputs.clear()
-        self._model(
-            {
-                "atomic_numbers": numbers,
-                "x": numbers,
-                "edge_index": edge_index,
-                "edge_vec": edge_vec,
-            }
-        )
+        self._model(inputs)
         return [
             {l: self._outputs[layer][:, part] for l, (part, _) in slices.items()}
             for layer, slices in enumerate(self._slices)

@@ -83,16 +83,49 @@ def _rotations(lattice_bytes: bytes, position_bytes: bytes, species_bytes: bytes
     found = spglib.get_symmetry(given, symprec=SYMPREC)
     if found is None:
         return np.eye(3)[None]
-    # Columns of the lattice transform as a' = a W, so a rotation in the Cartesian frame is
-    # a W a^-1. It is orthogonal if W keeps the metric G = a^T a; the mean over the group does.
     fractional = np.unique(found["rotations"], axis=0).astype(float)
-    columns = cell[0].T
+    rotations = _exact(fractional, cell[0].T)
+    rotations.flags.writeable = False
+    return rotations
+
+
+def crystal_operations(cell: Cell) -> tuple[Array, NDArray[np.int64]]:
+    """Space-group operations of a primitive cell, modulo lattice translations.
+
+    Returns
+    -------
+    rotations
+        Cartesian, (n, 3, 3), orthogonal to machine precision.
+    permutations
+        (n, atoms): operation k takes atom i to the place of atom ``permutations[k, i]``.
+    """
+    import spglib
+
+    lattice, positions, _ = cell
+    given: Any = cell
+    found = spglib.get_symmetry(given, symprec=SYMPREC)
+    if found is None:
+        return np.eye(3)[None], np.arange(len(positions))[None]
+    fractional = found["rotations"].astype(float)
+    moved = np.einsum("nij,aj->nai", fractional, positions) + found["translations"][:, None]
+    difference = moved[:, :, None] - positions
+    difference -= np.round(difference)
+    distance = np.linalg.norm(difference @ lattice, axis=-1)
+    permutations = distance.argmin(axis=-1)
+    one_to_one = (np.sort(permutations, axis=-1) == np.arange(len(positions))).all(axis=-1)
+    return _exact(fractional[one_to_one], cell[0].T), permutations[one_to_one]
+
+
+def _exact(fractional: Array, columns: Array) -> Array:
+    """Cartesian rotations of a group of fractional ones, orthogonal to machine precision.
+
+    Columns of the lattice transform as a' = a W, so a rotation in the Cartesian frame is a W a^-1.
+    It is orthogonal if W keeps the metric G = a^T a; the mean over the group does.
+    """
     metric = columns.T @ columns
     metric = np.mean([w.T @ metric @ w for w in fractional], axis=0)
     ideal = _columns_with_metric(columns, metric)
-    rotations = ideal @ fractional @ np.linalg.inv(ideal)
-    rotations.flags.writeable = False
-    return np.asarray(rotations)
+    return np.asarray(ideal @ fractional @ np.linalg.inv(ideal))
 
 
 def _columns_with_metric(columns: Array, metric: Array) -> Array:

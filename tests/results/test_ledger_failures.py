@@ -59,7 +59,7 @@ def as_somebody(function: Callable[[], None]) -> None:
             if libc.capset(header, (ctypes.c_uint32 * 6)()) != 0:
                 raise OSError(ctypes.get_errno(), "capset")
             function()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - what pytest raises is no Exception
             child.send(traceback.format_exc())
         else:
             child.send("")
