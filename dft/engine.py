@@ -84,6 +84,20 @@ class CalculationOutput:
         Whether the run was stopped at its time limit.
     cpu_s, wall_s
         Processor and wall time of the run, including all its processes.
+    unsupported
+        Why the engine did not even try, or None.
+    frequencies_thz
+        All frequencies at Γ in THz, shape (3 atoms,), with the acoustic sum rule imposed.
+    acoustic_thz
+        Largest frequency of a rigid translation before the sum rule was imposed: its violation.
+    relaxed_structure
+        The structure that the tensors belong to, as pymatgen's dictionary, if the run relaxed it.
+    attempts
+        One record per attempt: ``number``, ``settings``, ``why`` (what is different from the one
+        before), ``failure`` (or null), ``cpu_s``, ``wall_s``.
+    cost
+        What a cost model needs: ``n_electrons``, ``volume`` (Å³), ``n_kpoints``,
+        ``n_perturbations``, ``cpu_s`` and ``steps`` (CPU seconds by step); what the engine knows.
     """
 
     electronic: Array | None = None
@@ -99,6 +113,12 @@ class CalculationOutput:
     timed_out: bool = False
     cpu_s: float = 0.0
     wall_s: float = 0.0
+    unsupported: str | None = None
+    frequencies_thz: Array | None = None
+    acoustic_thz: float | None = None
+    relaxed_structure: dict[str, Any] | None = None
+    attempts: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    cost: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; numbers that are not finite become null, for JSON has no NaN."""
@@ -115,42 +135,56 @@ class CalculationOutput:
         Raises
         ------
         ValueError
-            Not such a record: a field is missing, unknown or of the wrong type.
+            Not such a record: a field is missing, unknown or of the wrong type. The fields that
+            the first release did not have may be missing.
         """
         names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(data, dict) or set(data) != names:
+        if not isinstance(data, dict) or not names - _LATER <= set(data) <= names:
             raise ValueError("not the record of a calculation")
         for kind, fields in _TYPES.items():
-            for name in fields:
+            for name in set(fields) & set(data):
                 if not isinstance(data[name], kind) or (
                     isinstance(data[name], bool) and kind is not bool
                 ):
                     raise ValueError(f"'{name}' of the calculation's record has the wrong type")
-        return cls(**{name: _read(value) for name, value in data.items()})
+        return cls(**{n: _read(v) if n in _ARRAYS else v for n, v in data.items()})
 
     @classmethod
     def failure(
-        cls, engine: str, engine_version: str = "", *, error: str | None = None
+        cls,
+        engine: str,
+        engine_version: str = "",
+        *,
+        error: str | None = None,
+        unsupported: str | None = None,
     ) -> CalculationOutput:
-        """The record of a run that gave no answer: ``error``, or timed out if there is none."""
+        """The record of a run that gave no answer: timed out, if no other reason is given."""
         return cls(
             converged=False,
             functional="",
             engine=engine,
             engine_version=engine_version,
             error=error,
-            timed_out=error is None,
+            timed_out=error is None and unsupported is None,
+            unsupported=unsupported,
         )
 
 
+_LATER = frozenset(
+    ("unsupported", "frequencies_thz", "acoustic_thz", "relaxed_structure", "attempts", "cost")
+)
+_ARRAYS = ("electronic", "ionic", "born_charges", "frequencies_thz")
 _NUMBER = (int, float)
 _TYPES: dict[Any, tuple[str, ...]] = {
     bool: ("converged", "timed_out"),
     str: ("functional", "engine", "engine_version"),
-    (str, type(None)): ("error",),
+    (str, type(None)): ("error", "unsupported"),
     _NUMBER: ("cpu_s", "wall_s"),
-    (*_NUMBER, type(None)): ("min_optical_thz", "band_gap"),
-    (list, type(None)): ("electronic", "ionic", "born_charges"),
+    (*_NUMBER, type(None)): ("min_optical_thz", "band_gap", "acoustic_thz"),
+    (list, type(None)): _ARRAYS,
+    (dict, type(None)): ("relaxed_structure",),
+    list: ("attempts",),
+    dict: ("cost",),
 }
 
 
@@ -161,6 +195,8 @@ def _is_array(value: object) -> bool:
 def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(element) for element in value]
+    if isinstance(value, dict):
+        return {name: _finite(element) for name, element in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -64,12 +64,17 @@ def judge(
     Parameters
     ----------
     structure
-        The calculated structure, in whose Cartesian frame the tensors are written.
+        The calculated structure, in whose Cartesian frame the tensors are written; a run that
+        relaxed it says so, and is judged by what it made of it.
     output
         What the engine found.
     thresholds
         Limits, the defaults if None; each gives its reason.
     """
+    if output.relaxed_structure is not None:
+        from pymatgen.core import Structure as Relaxed
+
+        structure = Relaxed.from_dict(output.relaxed_structure)
     refusal = _refusal(structure, output, thresholds or GateThresholds())
     if refusal is not None:
         return Judgement(*refusal)
@@ -92,10 +97,14 @@ def _refusal(
         return failure
     electronic = output.electronic
     if electronic is None:
-        return Verdict.INCOMPLETE, "The run gave no electronic tensor."
+        # An engine that finds no gap goes no further.
+        return _gap(output.band_gap, limits) or (
+            Verdict.INCOMPLETE, "The run gave no electronic tensor.",
+        )  # fmt: skip
     return (
         _shape(structure, output)
-        or _insulator(electronic, output.band_gap, limits)
+        or _gap(output.band_gap, limits)
+        or _insulator(electronic, limits)
         or _modes(electronic, output.min_optical_thz, limits)
         or _symmetric(structure, output, limits)
         or _eigenvalues(electronic, output.ionic, limits)
@@ -104,6 +113,8 @@ def _refusal(
 
 
 def _run(output: CalculationOutput) -> Refusal | None:
+    if output.unsupported is not None:
+        return Verdict.UNSUPPORTED, f"Not calculated: {output.unsupported.rstrip('.')}."
     if output.timed_out:
         return Verdict.TIMEOUT, f"Stopped at the time limit after {output.wall_s:.0f} s."
     if output.error is not None:
@@ -131,12 +142,16 @@ def _shape(structure: Structure, output: CalculationOutput) -> Refusal | None:
     return None
 
 
-def _insulator(electronic: Array, band_gap: float | None, limits: GateThresholds) -> Refusal | None:
+def _gap(band_gap: float | None, limits: GateThresholds) -> Refusal | None:
     gap = _number(band_gap)
     if gap is not None and gap <= limits.metallic_gap:
         return Verdict.METALLIC, (
             f"The band gap of the run is {gap:.3f} eV, not above {limits.metallic_gap:g} eV."
         )
+    return None
+
+
+def _insulator(electronic: Array, limits: GateThresholds) -> Refusal | None:
     largest = float(np.linalg.eigvalsh((electronic + electronic.T) / 2)[2])
     if largest > limits.metallic_electronic:
         return Verdict.METALLIC, (

@@ -41,7 +41,7 @@ def replay(
     RuntimeError
         Told to end in an engine error.
     """
-    _note("start")
+    note("start")
     try:
         output = CalculationOutput.from_dict(answer)
         if failure is not None and output.error is None:
@@ -53,7 +53,7 @@ def replay(
         time.sleep(delay_s)
         return output.to_dict()
     finally:
-        _note("end")
+        note("end")
 
 
 def spoil(output: CalculationOutput, failure: Verdict, n_sites: int) -> CalculationOutput:
@@ -99,11 +99,12 @@ def _damage(
         Verdict.BORN_CHARGES_NOT_NEUTRAL: {"born_charges": np.tile(np.eye(3), (n_sites, 1, 1))},
         Verdict.INCOMPLETE: {"ionic": None},
         Verdict.TIMEOUT: {"timed_out": True},
+        Verdict.UNSUPPORTED: {"unsupported": "the replay engine was told to refuse it"},
     }
     return damages[failure]
 
 
-def _note(event: str) -> None:
+def note(event: str) -> None:
     """Append one line, in one write, so that lines of two processes could never mix."""
     now = datetime.datetime.now(datetime.UTC).isoformat()
     with Path(EXECUTIONS).open("ab", buffering=0) as log:

@@ -26,3 +26,4 @@ class Verdict(StrEnum):
     INCOMPLETE = "incomplete"
     ENGINE_ERROR = "engine error"
     TIMEOUT = "timeout"
+    UNSUPPORTED = "not supported by the engine"

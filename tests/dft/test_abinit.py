@@ -1,0 +1,153 @@
+"""The ABINIT engine with the real program, at settings that are fast and crude."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from dft import abinit_job
+from dft.abinit import AbinitEngine
+from dft.abinit_input import Tuning
+from dft.abinit_job import climb
+from dft.abinit_run import perturbations
+from dft.abinit_settings import AbinitSettings
+from dft.calculation import Calculation, State, calculation_key
+from dft.engine import CalculationOutput
+from dft.gate import Verdict, judge
+from dft.processes import kill_session
+from screening.material import Material
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("abinit") is None, reason="ABINIT is not installed"),
+    pytest.mark.skipif(
+        not AbinitSettings().pseudopotentials.is_dir(), reason="gpaw-data is not installed"
+    ),
+]
+
+CRUDE = AbinitSettings(level="quick", ecut_ha=12, k_spacing=0.9, max_attempts=1)
+
+
+def turned(structure: Structure) -> Structure:
+    """The same crystal in a frame that shares no axis with its cell."""
+    q, r = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
+    q *= np.sign(np.diag(r))
+    q *= np.sign(np.linalg.det(q))
+    lattice = Lattice(structure.lattice.matrix @ q.T)
+    return Structure(lattice, structure.species, structure.frac_coords)
+
+
+@pytest.fixture(scope="module")
+def salt() -> Material:
+    # a = 5.64 Å (measured); 3 of its 9 perturbations are irreducible.
+    structure = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    ).get_primitive_structure()
+    return Material("NaCl", turned(structure))
+
+
+def prepared(root: Path, material: Material, settings: AbinitSettings) -> Calculation:
+    engine = AbinitEngine(settings)
+    key = calculation_key(material.structure_hash, engine.settings_hash)
+    calculation = Calculation(root / key)
+    calculation.prepare(engine, material)
+    return calculation
+
+
+def test_killed_in_the_response_it_goes_on_and_ends_as_undisturbed(
+    bench, salt: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calculation = prepared(bench.root, salt, CRUDE)
+    launcher = bench.launcher()
+    launcher.submit([calculation.key])
+    response = calculation.directory / "attempt-1" / "5-response"
+    bench.wait(lambda: perturbations(response) >= 2, 300)
+    handle = calculation.handle()
+    assert handle is not None
+    kill_session(handle.worker_pid, number=signal.SIGKILL)
+    kill_session(handle.pid, number=signal.SIGKILL)
+    bench.wait(lambda: calculation.state() is not State.RUNNING)
+    assert calculation.result() is None
+    finished = {p: p.stat().st_mtime_ns for p in calculation.directory.glob("attempt-1/*/done")}
+    assert {p.parent.name for p in finished} == {"2-ground-state", "3-gap", "4-ddk"}
+
+    bench.wait(lambda: launcher.poll([calculation.key])[calculation.key] is State.DONE, 300)
+    output = launcher.fetch(calculation.key)
+    assert {p: p.stat().st_mtime_ns for p in finished} == finished
+    assert output.cost["restarts"] == 1 and output.cost["n_perturbations"] == 3
+    assert [name for _, name in bench.events(calculation.key)] == ["start", "start", "end"]
+
+    monkeypatch.chdir(tmp_path)
+    undisturbed = climb(salt.structure, CRUDE)
+    for name, tolerance in (("electronic", 1e-4), ("ionic", 1e-3), ("born_charges", 1e-4)):
+        np.testing.assert_allclose(
+            getattr(output, name), getattr(undisturbed, name), atol=tolerance, err_msg=name
+        )
+    _assert_sound(salt, undisturbed)
+    # Nothing bulky stays behind.
+    assert not [*calculation.directory.rglob("*WFK*"), *calculation.directory.rglob("*1WF*")]
+
+
+def _assert_sound(material: Material, output: CalculationOutput) -> None:
+    judgement = judge(material.structure, output)
+    assert judgement.verdict is Verdict.ACCEPTED, judgement.detail
+    assert output.engine_version and output.functional == "PBE"
+    assert output.electronic is not None and output.born_charges is not None
+    # Measured: 2.33 and 5.9 (CRC Handbook); crude settings.
+    assert 2.0 < np.trace(output.electronic) / 3 < 3.0
+    assert output.band_gap is not None and 4.0 < output.band_gap < 6.5
+    charge = {
+        s.specie.symbol: z for s, z in zip(material.structure, output.born_charges, strict=True)
+    }
+    assert np.trace(charge["Na"]) / 3 == pytest.approx(1.1, abs=0.15)
+    assert np.trace(charge["Cl"]) / 3 == pytest.approx(-1.1, abs=0.15)
+    assert output.frequencies_thz is not None and output.frequencies_thz.shape == (6,)
+    np.testing.assert_allclose(output.frequencies_thz[:3], 0, atol=1e-3)
+    # Cubic, whatever the frame.
+    np.testing.assert_allclose(output.electronic, output.electronic[0, 0] * np.eye(3), atol=1e-4)
+
+
+def test_a_metal_is_recognised_before_its_response(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    magnesium = Structure.from_spacegroup(
+        "P6_3/mmc", Lattice.hexagonal(3.209, 5.211), ["Mg"], [[1 / 3, 2 / 3, 0.25]]
+    )
+    output = climb(magnesium, CRUDE)
+    assert judge(magnesium, output).verdict is Verdict.METALLIC
+    assert output.band_gap is not None and output.band_gap < -0.5
+    assert not (tmp_path / "attempt-1" / "4-ddk").exists()
+    aluminium = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.05), ["Al"], [[0, 0, 0]])
+    odd = aluminium.get_primitive_structure()
+    assert judge(odd, climb(odd, CRUDE)).verdict is Verdict.METALLIC
+
+
+def test_a_calculation_that_does_not_converge_climbs_the_ladder(
+    salt: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hasty = Tuning(ecut=12, k_spacing=1.3, scf_tolerance=1e-12, response_tolerance=1e-6)
+    hasty = dataclasses.replace(hasty, scf_steps=2)
+    monkeypatch.setattr(abinit_job.Tuning, "first", lambda *_: hasty)
+    output = climb(salt.structure, AbinitSettings(level="quick", max_attempts=3))
+    steps = [a["settings"]["scf_steps"] for a in output.attempts]
+    assert steps == [2, 4, 8]
+    assert all("ground state not converged" in a["failure"] for a in output.attempts)
+    assert judge(salt.structure, output).verdict is Verdict.UNCONVERGED
+    assert output.cost["cpu_s"] == pytest.approx(sum(a["cpu_s"] for a in output.attempts), abs=0.1)
+
+
+def test_a_missing_program_is_an_engine_error_that_says_so(
+    salt: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = climb(salt.structure, CRUDE.model_copy(update={"command": "/nonexistent/abinit"}))
+    judgement = judge(salt.structure, output)
+    assert judgement.verdict is Verdict.ENGINE_ERROR
+    assert "/nonexistent/abinit cannot be started" in judgement.detail
