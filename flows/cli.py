@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from flows.dft_commands import app as dft_app
 from flows.source_commands import register as register_source_commands
 from screening.errors import UserError
 
@@ -91,6 +92,10 @@ def run(
         Path | None,
         typer.Option(help="Answer calculations from this table of known tensors."),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="abinit or vasp: calculate. Default: replay, known answers."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -118,7 +123,7 @@ def run(
         "seed": seed,
         "candidates": _candidates(candidates, band_gaps),
         "known": _table(known),
-        "engine": None if replay is None else {"kind": "replay", "answers": _table(replay)},
+        "engine": _engine(engine, replay),
     }
     overrides = {field: value for field, value in flags.items() if value is not None}
     overrides |= dict(_assignment(text) for text in settings or [])
@@ -189,6 +194,7 @@ def schema() -> None:
 
 
 register_source_commands(app)
+app.add_typer(dft_app)
 
 
 def main() -> None:
@@ -282,6 +288,14 @@ def _candidates(path: Path | None, band_gaps: Path | None) -> dict[str, str] | N
         return _table(path)
     folder = {"kind": "folder", "path": str(path.absolute())}
     return folder if band_gaps is None else {**folder, "band_gaps": str(band_gaps.absolute())}
+
+
+def _engine(name: str | None, replay: Path | None) -> dict[str, Any] | None:
+    if replay is not None:
+        if name not in (None, "replay"):
+            raise UserError(f"--replay and --engine {name} exclude each other; give one of them.")
+        return {"kind": "replay", "answers": _table(replay)}
+    return None if name is None else {"kind": name}
 
 
 def _table(path: Path | None) -> dict[str, str] | None:

@@ -7,9 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from dft.abinit_settings import AbinitSettings
 from dft.settings import GateThresholds, LocalLauncherSettings, ReplaySettings
+from dft.vasp_settings import VaspSettings
 from models.settings import Functional, ModelSettings
 from screening.errors import UserError
 from screening.settings import (
@@ -25,7 +34,7 @@ from screening.tasks import get_task, task_names
 BUILTIN_BATCH = 4
 """Calculations per round on the built-in data, which hold only 26 candidates."""
 
-SOURCE_KINDS = ("builtin", "table", "folder", "ase", "mp", "optimade")
+SOURCE_KINDS = ("builtin", "table", "folder", "ase", "mp", "optimade", "replay", "abinit", "vasp")
 """Names that pydantic puts into the place of a mistake, and a user's file does not have."""
 LONGEST_VALUE = 60
 """Characters of a wrong value that a message repeats."""
@@ -37,6 +46,25 @@ class ReplayEngineSettings(ReplaySettings):
     answers: KnownSource = Field(
         default=BuiltinSource(), description="Where the answers are taken from."
     )
+
+
+def _engine_kind(value: Any) -> Any:
+    """Which engine is meant; replay where nothing is said."""
+    if isinstance(value, Mapping):
+        return value.get("kind", "replay")
+    return getattr(value, "kind", None)
+
+
+EngineSettings = Annotated[
+    Annotated[ReplayEngineSettings, Tag("replay")]
+    | Annotated[AbinitSettings, Tag("abinit")]
+    | Annotated[VaspSettings, Tag("vasp")],
+    Discriminator(
+        _engine_kind,
+        custom_error_type="engine_kind",
+        custom_error_message="there is no such engine; choose replay, abinit or vasp",
+    ),
+]
 
 
 class Campaign(Settings):
@@ -57,7 +85,10 @@ class Campaign(Settings):
     filters: FilterSettings = FilterSettings()
     acquisition: AcquisitionSettings = AcquisitionSettings()
     model: ModelSettings = ModelSettings()
-    engine: ReplayEngineSettings = ReplayEngineSettings()
+    engine: EngineSettings = Field(
+        default=ReplayEngineSettings(),
+        description="What calculates: replay (known answers), abinit or vasp.",
+    )
     launcher: LocalLauncherSettings = LocalLauncherSettings()
     gate: GateThresholds = GateThresholds()
 
@@ -71,12 +102,19 @@ class Campaign(Settings):
         return value
 
     @model_validator(mode="after")
-    def _answers_fit(self) -> Campaign:
+    def _engine_fits(self) -> Campaign:
+        if not isinstance(self.engine, ReplayEngineSettings):
+            if self.functional != "PBE":
+                raise ValueError(
+                    f"the engine {self.engine.kind} calculates with PBE; set functional to PBE"
+                )
+            return self
         builtin = isinstance(self.engine.answers, BuiltinSource)
         if builtin and not isinstance(self.candidates, BuiltinSource):
             raise ValueError(
                 "these candidates cannot be answered from the built-in results; name a table "
-                "with their tensors as engine.answers (--replay)"
+                "with their tensors as engine.answers (--replay), or let them be calculated "
+                "(--engine abinit)"
             )
         return self
 
@@ -150,7 +188,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(values, dict):
         raise UserError(f"{file} holds no fields; see `screen schema` for what a campaign has.")
-    for path in (("known",), ("candidates",), ("engine", "answers")):
+    for path in (("known",), ("candidates",), ("engine",), ("engine", "answers")):
         _resolve_paths(values, path, file.resolve().parent)
     return values
 
@@ -160,7 +198,7 @@ def _resolve_paths(values: dict[str, Any], path: Sequence[str], base: Path) -> N
     for key in path:
         node = node.get(key) if isinstance(node, dict) else None
     if isinstance(node, dict):
-        for key in ("path", "band_gaps"):
+        for key in ("path", "band_gaps", "pseudopotentials"):
             if isinstance(node.get(key), str):
                 node[key] = str(base / node[key])
 

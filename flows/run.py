@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dft.engine import Engine
 from dft.launcher import Launcher, make_launcher
+from dft.settings import ReplaySettings
 from flows.config import Campaign
 from flows.reporter import Reporter
 from flows.sources import pinned_versions, pull_context
@@ -121,12 +122,23 @@ class CampaignRun:
 
     @functools.cached_property
     def engine(self) -> Engine:
-        """What calculates."""
+        """What calculates.
+
+        Raises
+        ------
+        UserError
+            It cannot work on this machine.
+        """
+        settings = self.config.engine
+        if not isinstance(settings, ReplaySettings):
+            from dft.engines import make_engine
+
+            return make_engine(settings)
         from dft.replay import ReplayEngine
         from screening.sources import load_answers
 
-        answers = load_answers(self.config.engine.answers, self.pulls)
-        return ReplayEngine(answers, self.config.engine)
+        answers = load_answers(settings.answers, self.pulls)
+        return ReplayEngine(answers, settings)
 
     def launcher(self, root: Path) -> Launcher:
         """What runs the calculations below ``root``."""

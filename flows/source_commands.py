@@ -80,7 +80,7 @@ def candidates(
         max_sites=max_sites, filter=query, database_version=database_version,
         offline=offline or None,
     )  # fmt: skip
-    values |= _assignments(settings)
+    values |= assignments(settings)
     chosen = _validated(TypeAdapter(CandidateSource), values)
     from screening.sources import pull_candidates
 
@@ -107,7 +107,7 @@ def labels(
         with_elements=_symbols(elements), without_elements=_symbols(without),
         database_version=database_version, offline=offline or None,
     )  # fmt: skip
-    values |= _assignments(settings)
+    values |= assignments(settings)
     chosen = _validated(TypeAdapter(KnownSource), values)
     from screening.sources import pull_known
 
@@ -144,7 +144,14 @@ def _symbols(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _assignments(texts: list[str] | None) -> dict[str, Any]:
+def assignments(texts: list[str] | None) -> dict[str, Any]:
+    """``FIELD=VALUE`` texts as a dictionary; values are YAML.
+
+    Raises
+    ------
+    UserError
+        One of them is none.
+    """
     import yaml
 
     found = {}

@@ -40,7 +40,7 @@ def read_folder(folder: Path, band_gaps: Path | None) -> list[Material]:
         material_id = _id(path.name)
         if material_id in materials:
             raise UserError(f"Two files in {folder} have the id '{material_id}'; rename one.")
-        materials[material_id] = _read(path, material_id, gaps.get(material_id))
+        materials[material_id] = read_structure(path, gaps.get(material_id))
     strangers = sorted(set(gaps) - set(materials))
     if strangers:
         raise UserError(
@@ -74,7 +74,14 @@ def read_gaps(path: Path) -> dict[str, float]:
     return {name: gap for name, gap in gaps.items() if gap == gap}
 
 
-def _read(path: Path, material_id: str, band_gap: float | None) -> Material:
+def read_structure(path: Path, band_gap: float | None = None) -> Material:
+    """A crystal from one CIF or POSCAR file; the id is the file's name without its ending.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read, is disordered, or has atoms on top of each other.
+    """
     from pymatgen.core import Structure
 
     try:
@@ -86,7 +93,7 @@ def _read(path: Path, material_id: str, band_gap: float | None) -> Material:
         raise UserError(
             f"{path} cannot be read as a structure ({reason}); repair or remove it."
         ) from None
-    material = Material(material_id, structure, band_gap=band_gap, source=path.parent.name)
+    material = Material(_id(path.name), structure, band_gap=band_gap, source=path.parent.name)
     if not material.structure.is_valid(tol=0.5):
         raise UserError(f"{path} has atoms closer than 0.5 Å to each other; repair or remove it.")
     return material

@@ -30,7 +30,7 @@ pytestmark = [
     ),
 ]
 
-CRUDE = AbinitSettings(level="quick", ecut_ha=12, k_spacing=0.9, max_attempts=1)
+CRUDE = AbinitSettings(level="quick", ecut_ha=10, k_spacing=1.2, max_attempts=1)
 
 
 def turned(structure: Structure) -> Structure:
@@ -132,7 +132,7 @@ def test_a_calculation_that_does_not_converge_climbs_the_ladder(
     salt: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    hasty = Tuning(ecut=12, k_spacing=1.3, scf_tolerance=1e-12, response_tolerance=1e-6)
+    hasty = Tuning(ecut=8, k_spacing=2.0, scf_tolerance=1e-12, response_tolerance=1e-6)
     hasty = dataclasses.replace(hasty, scf_steps=2)
     monkeypatch.setattr(abinit_job.Tuning, "first", lambda *_: hasty)
     output = climb(salt.structure, AbinitSettings(level="quick", max_attempts=3))

@@ -1,0 +1,155 @@
+"""What works on this machine, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dft.abinit_settings import AbinitSettings
+from dft.vasp_settings import VaspSettings
+from screening.errors import UserError
+
+if TYPE_CHECKING:
+    from dft.engines import CalculatorSettings
+
+OLDEST_ABINIT = (9, 4)
+"""First version with pp_dirpath, pseudos and YAML messages as they are used here."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    subject
+        What: an engine or launcher.
+    what
+        Which part of it.
+    works
+        Whether it can be used.
+    detail
+        What was found.
+    remedy
+        What to do if it does not work.
+    """
+
+    subject: str
+    what: str
+    works: bool
+    detail: str
+    remedy: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def check_engine(settings: CalculatorSettings) -> list[Finding]:
+    """All that the engine needs, looked at without calculating anything."""
+    check: Callable[[Any], Iterator[Finding]] = (
+        _abinit if isinstance(settings, AbinitSettings) else _vasp
+    )
+    return list(check(settings))
+
+
+def require(settings: CalculatorSettings) -> None:
+    """Make sure that an engine can be used, before anything is spent on it.
+
+    Raises
+    ------
+    UserError
+        Something is missing.
+    """
+    for finding in check_engine(settings):
+        if not finding.works:
+            raise UserError(
+                f"The engine {finding.subject} cannot be used, {finding.what}: {finding.detail}; "
+                f"{finding.remedy}."
+            )
+
+
+def check_local(root: Path) -> list[Finding]:
+    """Whether calculations can run as processes on this machine, with their files in ``root``."""
+    from dft.locks import try_lock
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    place = root if root.is_dir() else _existing(root)
+    try:
+        probe = place / ".screen-probe"
+        with try_lock(probe) as held:
+            works, detail = held, f"{cores} cores; files and locks work in {place}"
+        probe.unlink(missing_ok=True)
+    except UserError as error:
+        works, detail = False, str(error).rstrip(".")
+    if not Path("/proc").is_dir():
+        works, detail = False, "this is no Linux"
+    return [Finding("local", "processes", works, detail, "choose another --directory")]
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.is_dir():
+        path = path.parent
+    return path
+
+
+def _abinit(settings: AbinitSettings) -> Iterator[Finding]:
+    from dft.abinit_job import version
+    from dft.abinit_run import Programs
+    from dft.pseudopotentials import available
+
+    programs = Programs(settings.command, settings.mpi_processes)
+    install = "on Debian and Ubuntu: apt install abinit gpaw-data libopenblas0-serial"
+    found = version(programs)
+    numbers = tuple(int(n) for n in found.split(".")[:2] if n.isdigit())
+    if not found:
+        detail = f"{shlex.split(settings.command)[-1]} cannot be started"
+        yield Finding("abinit", "program", False, detail, install)
+    else:
+        yield Finding(
+            "abinit", "program", numbers >= OLDEST_ABINIT, f"ABINIT {found}",
+            "install ABINIT 9.4 or newer",
+        )  # fmt: skip
+    anaddb = shutil.which(programs.companion("anaddb"))
+    yield Finding("abinit", "anaddb", anaddb is not None, anaddb or "not found", install)
+    if settings.mpi_processes > 1:
+        mpirun = shutil.which("mpirun")
+        remedy = "install Open MPI, or set mpi_processes to 1"
+        yield Finding("abinit", "mpirun", mpirun is not None, mpirun or "not found", remedy)
+    folder = settings.pseudopotentials.expanduser()
+    elements = available(folder) if folder.is_dir() else []
+    detail = f"{len(elements)} elements in {folder}" if elements else f"none in {folder}"
+    remedy = "apt install gpaw-data, or name a folder of PAW-XML or psp8 files (pseudopotentials)"
+    yield Finding("abinit", "pseudopotentials", bool(elements), detail, remedy)
+
+
+def _vasp(settings: VaspSettings) -> Iterator[Finding]:
+    atomate2 = importlib.util.find_spec("atomate2") is not None
+    remedy = "pip install 'dielectric-screen[vasp]'"
+    detail = "installed" if atomate2 else "not installed"
+    yield Finding("vasp", "atomate2", atomate2, detail, remedy)
+    words = shlex.split(settings.command)
+    program = shutil.which(words[-1]) if words else None
+    yield Finding(
+        "vasp", "program", program is not None,
+        program or f"{words[-1] if words else 'nothing'} is not in PATH",
+        "load VASP's module, or say how it is started, e.g. --set command='mpirun -n 16 vasp_std' "
+        "(VASP needs a licence; the engine abinit needs none)",
+    )  # fmt: skip
+    if program is not None and "gam" in Path(program).name:
+        yield Finding(
+            "vasp", "program", False, f"{Path(program).name} has no response to electric fields",
+            "use vasp_std",
+        )  # fmt: skip
+    if atomate2:
+        from dft.vasp_potcars import check_potcars
+
+        works, detail, remedy = check_potcars()
+        yield Finding("vasp", "POTCARs", works, detail, remedy)

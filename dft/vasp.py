@@ -1,0 +1,73 @@
+"""The VASP engine: density-functional perturbation theory through atomate2 and custodian."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from dft.engine import CalculationOutput, settings_hash
+from dft.vasp_settings import VaspSettings
+
+if TYPE_CHECKING:
+    from jobflow.core.flow import Flow
+
+    from screening.material import Material
+
+VERSION = "1"
+"""Of the recipe; another recipe gives other answers, which must not be taken for these."""
+
+
+class VaspEngine:
+    """PBE (+U) with the settings of a publication.
+
+    Parameters
+    ----------
+    settings
+        The preset, and how VASP is started.
+    potcar_spec
+        Write the names of the POTCARs instead of the licensed files: for tests and for looking at
+        inputs. VASP itself cannot run on that.
+    """
+
+    name = "vasp"
+
+    def __init__(self, settings: VaspSettings, *, potcar_spec: bool = False) -> None:
+        self._settings = settings
+        self._potcar_spec = potcar_spec
+
+    def settings(self) -> dict[str, Any]:
+        """See :meth:`dft.engine.Engine.settings`."""
+        return {"version": VERSION, **self._settings.decisive()}
+
+    @functools.cached_property
+    def settings_hash(self) -> str:
+        """See :attr:`dft.engine.Engine.settings_hash`."""
+        return settings_hash(self.name, self.settings())
+
+    def flow(self, material: Material) -> Flow:
+        """See :meth:`dft.engine.Engine.flow`."""
+        from jobflow.core.flow import Flow as NewFlow
+
+        from dft.refusal import refuse
+        from dft.vasp_job import calculate
+
+        reason = self.cannot(material)
+        if reason is not None:
+            return refuse(CalculationOutput.failure(self.name, unsupported=reason))
+        settings = self._settings.model_dump(mode="json")
+        work = calculate(material.structure, settings, potcar_spec=self._potcar_spec)
+        work.name = f"vasp {material.formula}"
+        return NewFlow([work], output=work.output, name=work.name)
+
+    def cannot(self, material: Material) -> str | None:
+        """Why this engine cannot do this crystal; None if it can."""
+        if not material.structure.is_ordered:
+            return "the structure has partly occupied sites"
+        if self._potcar_spec:
+            return None
+        from dft.vasp_potcars import REMEDY, missing_potcars
+
+        missing = missing_potcars(material.structure)
+        if missing:
+            return f"there is no POTCAR for {', '.join(missing)}; {REMEDY}"
+        return None

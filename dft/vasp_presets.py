@@ -1,0 +1,105 @@
+"""INCAR, KPOINTS and POTCAR choices of the publications, as atomate2 input sets."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any
+
+from dft.vasp_settings import Preset
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+    from pymatgen.io.vasp.sets import VaspInputSet
+
+RESPONSE: dict[str, Any] = {"IBRION": 8, "LEPSILON": True, "NSW": 1}
+"""Density-functional perturbation theory for fields and displacements, symmetry used."""
+
+PAPERS: dict[Preset, dict[str, Any]] = {
+    # DTNet, npj Comput. Mater. 2024, Methods: PBE, 600 eV, 3,000 k-points per reciprocal atom.
+    "dtnet": {
+        "ALGO": "Fast", "EDIFF": 1e-7, "ENCUT": 600, "GGA": "Pe", "ISMEAR": 0, "LREAL": False,
+        "NELM": 100, "PREC": "Accurate", "SIGMA": 0.05, "LCHARG": False, "LWAVE": False,
+        "LORBIT": 11,
+    },
+    # GoeCTP 2026: 700 eV, EDIFF 1e-8, EDIFFG -0.001, k-spacing 0.03 (2π/Å), Γ-centred.
+    "goectp": {
+        "ALGO": "Fast", "EDIFF": 1e-8, "EDIFFG": -0.001, "ENCUT": 700, "GGA": "Pe", "ISMEAR": 0,
+        "LREAL": False, "NELM": 100, "PREC": "Accurate", "SIGMA": 0.05, "LCHARG": False,
+        "LWAVE": False, "LORBIT": 11, "KSPACING": round(0.03 * 2 * math.pi, 6), "KGAMMA": True,
+    },
+}  # fmt: skip
+
+DTNET_GRID_DENSITY = 3000
+
+RELAXATION: dict[str, Any] = {
+    "IBRION": 2, "ISIF": 3, "NSW": 99, "EDIFFG": -0.001, "LEPSILON": None, "LPEAD": None,
+}  # fmt: skip
+"""Cell and positions, tightly: residual forces show up as imaginary modes."""
+
+
+def input_set(
+    preset: Preset, incar: dict[str, Any], structure: Structure, *, relaxation: bool = False
+) -> VaspInputSet:
+    """The input set of a preset, with single tags replaced.
+
+    Spin is polarised where ions have open shells or a Hubbard U, as the Materials Project chooses
+    them, and not otherwise: without moments it only doubles the cost.
+
+    Parameters
+    ----------
+    preset
+        Whose settings.
+    incar
+        Tags that replace those of the preset; None takes a tag out.
+    structure
+        The crystal, for the choice of spin.
+    relaxation
+        The relaxation before the response instead of the response.
+    """
+    from atomate2.vasp.sets.core import StaticSetGenerator
+    from pymatgen.io.vasp.sets import MPRelaxSet, MPStaticSet
+
+    step = dict(RELAXATION) if relaxation else {}
+    if preset == "mp":
+        # pymatgen's set for the Materials Project's dielectric workflow.
+        return MPStaticSet(lepsilon=True, user_incar_settings={**step, **incar})
+    project = MPRelaxSet.CONFIG
+    hubbard = {k: v for k, v in project["INCAR"].items() if k.startswith("LDAU")}
+    config = {
+        "INCAR": {**copy.deepcopy(hubbard), "MAGMOM": project["INCAR"]["MAGMOM"]},
+        "KPOINTS": {},
+        "POTCAR": project["POTCAR"],
+        "POTCAR_FUNCTIONAL": project["POTCAR_FUNCTIONAL"],
+    }
+    tags = {
+        **PAPERS[preset], **RESPONSE, "LPEAD": None, "ISPIN": 2 if needs_spin(structure) else 1,
+        **step, **incar,
+    }  # fmt: skip
+    if tags["ISPIN"] == 1:
+        tags["MAGMOM"] = None
+    kpoints = {"grid_density": DTNET_GRID_DENSITY} if preset == "dtnet" else {}
+    return StaticSetGenerator(
+        lepsilon=not relaxation,
+        config_dict=config,
+        user_incar_settings=tags,
+        user_kpoints_settings=kpoints,
+    )
+
+
+def needs_spin(structure: Structure) -> bool:
+    """Whether the crystal has ions with open shells, or elements that get a Hubbard U."""
+    from dft.electrons import open_shell
+
+    return open_shell(structure) is not None or bool(hubbard_u(structure))
+
+
+def hubbard_u(structure: Structure) -> dict[str, float]:
+    """U in eV by element, as the Materials Project applies it: oxides and fluorides only."""
+    from pymatgen.io.vasp.sets import MPRelaxSet
+
+    table = MPRelaxSet.CONFIG["INCAR"]["LDAUU"]
+    symbols = sorted({site.specie for site in structure}, key=lambda specie: specie.X)
+    anion = symbols[-1].symbol
+    values = table.get(anion, {})
+    return {s.symbol: values[s.symbol] for s in symbols if values.get(s.symbol)}

@@ -1,0 +1,259 @@
+"""``screen dft``: calculations on their own, outside of campaigns."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from flows.source_commands import assignments
+from screening.errors import UserError
+
+if TYPE_CHECKING:
+    from dft.calculation import Calculation
+    from dft.engines import CalculatorSettings
+    from screening.material import Material
+
+EngineName = Literal["abinit", "vasp"]
+Engine = Annotated[
+    str | None,
+    typer.Option("--engine", help="abinit or vasp. Default: the one that works here."),
+]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Any field of the engine, e.g. --set level=quick; may be repeated.",
+    ),
+]
+Directory = Annotated[
+    Path, typer.Option(envvar="SCREEN_CALCULATIONS", help="Where calculations are kept.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
+
+CALCULATIONS = Path("calculations")
+CAMPAIGNS = Path("campaigns")
+POLL_S = 0.5
+
+app = typer.Typer(
+    name="dft",
+    help="Calculate dielectric tensors: which engines work here, structures to tensors, one "
+    "calculation in detail.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def check(
+    engine: Engine = None,
+    settings: Setting = None,
+    directory: Directory = CALCULATIONS,
+    as_json: AsJson = False,
+) -> None:
+    """Say which engines and launchers work on this machine, and what is missing."""
+    from dft.check import check_engine, check_local
+
+    names = ("abinit", "vasp") if engine is None else (engine,)
+    findings = check_local(directory)
+    for name in names:
+        findings += check_engine(engine_settings(name, settings if engine else None))
+    if as_json:
+        _print_json([finding.to_dict() for finding in findings])
+    else:
+        for finding in findings:
+            mark = "works  " if finding.works else "missing"
+            typer.echo(f"{mark}  {finding.subject:7} {finding.what:17} {finding.detail}")
+            if not finding.works:
+                typer.echo(f"{'':9}{'':8}{'':17} → {finding.remedy}")
+    if engine is not None and not all(f.works for f in findings if f.subject == engine):
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    structures: Annotated[
+        list[Path], typer.Argument(help="CIF or POSCAR files, or folders of them.")
+    ],
+    engine: Engine = None,
+    settings: Setting = None,
+    directory: Directory = CALCULATIONS,
+    parallel: Annotated[int, typer.Option(min=1, help="Calculations at the same time.")] = 1,
+    timeout: Annotated[
+        float | None, typer.Option(min=1, help="Seconds of wall time one calculation may take.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Calculate the tensors of crystals and judge them; what is there already is not repeated.
+
+    Stop it at any time: calculations under way carry on, and the same command goes on.
+    """
+    from dft.calculation import Calculation, State, calculation_key
+    from dft.engines import make_engine
+    from dft.launcher import make_launcher
+    from dft.settings import LocalLauncherSettings
+    from flows.reporter import Reporter
+
+    calculator = make_engine(engine_settings(engine or _working(), settings))
+    materials = _materials(structures)
+    keys: dict[str, Material] = {}
+    for material in materials:
+        key = calculation_key(material.structure_hash, calculator.settings_hash)
+        keys.setdefault(key, material)
+    launcher = make_launcher(
+        LocalLauncherSettings(max_parallel=parallel, timeout_s=timeout), directory
+    )
+    with Reporter() as reporter:
+        for done, (key, material) in enumerate(keys.items()):
+            reporter.progress("preparing", done, len(keys))
+            Calculation(directory / key).prepare(calculator, material)
+        launcher.submit(list(keys))
+        while True:
+            states = launcher.poll(list(keys))
+            count = sum(state is State.DONE for state in states.values())
+            reporter.progress(f"calculating with {calculator.name}", count, len(keys))
+            if count == len(keys):
+                break
+            time.sleep(POLL_S)
+    launcher.close()
+    reports = [_report(Calculation(directory / key), material) for key, material in keys.items()]
+    if as_json:
+        _print_json(reports)
+        return
+    for report in reports:
+        typer.echo(f"{report['material']:16} {report['verdict']:22} {_summary(report)}")
+        typer.echo(f"{'':16} {report['key']}")
+
+
+@app.command()
+def show(
+    key: Annotated[str, typer.Argument(help="Key of a calculation, or how it begins.")],
+    directory: Annotated[
+        Path | None,
+        typer.Option(help="Where to look. Default: calculations and campaigns/*/calculations."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one calculation: what was asked, every attempt, the outcome and the verdict."""
+    calculation = _find(key, directory)
+    report = _report(calculation, None)
+    if as_json:
+        _print_json(report)
+    else:
+        from flows.dft_display import lines
+
+        typer.echo("\n".join(lines(report)))
+
+
+def engine_settings(name: str, given: list[str] | None) -> CalculatorSettings:
+    """Settings of an engine from its name and ``FIELD=VALUE`` texts.
+
+    Raises
+    ------
+    UserError
+        No such engine, field or value.
+    """
+    from pydantic import ValidationError
+
+    from dft.abinit_settings import AbinitSettings
+    from dft.vasp_settings import VaspSettings
+
+    kinds: dict[str, type[CalculatorSettings]] = {"abinit": AbinitSettings, "vasp": VaspSettings}
+    if name not in kinds:
+        raise UserError(f"There is no engine '{name}'; choose abinit or vasp.")
+    try:
+        return kinds[name].model_validate(assignments(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            fields = ", ".join(kinds[name].model_fields)
+            raise UserError(f"The engine {name} has no '{field}'; it has {fields}.") from None
+        raise UserError(f"'{field}' of the engine {name}: {first['msg']}.") from None
+
+
+def _working() -> EngineName:
+    """The engine to use if none is named: VASP where it can run, for it is the field's own."""
+    from dft.check import check_engine
+
+    wanted: tuple[EngineName, ...] = ("vasp", "abinit")
+    for name in wanted:
+        if all(finding.works for finding in check_engine(engine_settings(name, None))):
+            return name
+    raise UserError("No engine works on this machine; `screen dft check` says what is missing.")
+
+
+def _materials(paths: list[Path]) -> list[Material]:
+    from screening.folders import read_folder, read_structure
+
+    found: list[Material] = []
+    for path in paths:
+        if path.is_dir():
+            found += read_folder(path, None)
+        elif path.is_file():
+            found.append(read_structure(path))
+        else:
+            raise UserError(f"There is no structure file {path}; check the path.")
+    return found
+
+
+def _find(key: str, directory: Path | None) -> Calculation:
+    from dft.calculation import Calculation
+
+    roots = [directory] if directory is not None else [CALCULATIONS]
+    if directory is None:
+        roots += sorted(CAMPAIGNS.glob("*/calculations"))
+    matches = sorted(
+        path for root in roots for path in root.glob(f"{key}*") if (path / "POSCAR").exists()
+    )
+    if not matches:
+        places = ", ".join(map(str, roots))
+        raise UserError(f"There is no calculation {key} in {places}; --directory says where else.")
+    if len({path.name for path in matches}) > 1:
+        raise UserError(f"{len(matches)} calculations begin with {key}; give more of the key.")
+    return Calculation(matches[0])
+
+
+def _report(calculation: Calculation, material: Material | None) -> dict[str, Any]:
+    """All that is known of a calculation, as plain JSON."""
+    from pymatgen.core import Structure
+
+    from dft.gate import judge
+
+    description = calculation.description() or {}
+    output = calculation.result()
+    report: dict[str, Any] = {
+        "key": calculation.key,
+        "material": description.get("material_id"),
+        "formula": description.get("formula"),
+        "n_sites": description.get("n_sites"),
+        "engine": description.get("engine"),
+        "settings": description.get("settings"),
+        "directory": str(calculation.directory.absolute()),
+        "state": str(calculation.state()),
+        "verdict": None,
+        "detail": None,
+        "output": None,
+    }
+    if output is None:
+        return report
+    structure = Structure.from_file(calculation.directory / "POSCAR")
+    judgement = judge(structure if material is None else material.structure, output)
+    tensors = None if judgement.tensors is None else judgement.tensors.to_dict()
+    return report | {
+        "verdict": str(judgement.verdict),
+        "detail": judgement.detail,
+        "tensors": tensors,
+        "output": output.to_dict(),
+    }
+
+
+def _summary(report: dict[str, Any]) -> str:
+    return str(report["detail"])
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
