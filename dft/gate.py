@@ -17,7 +17,7 @@ from screening.tensors import DielectricTensors, mean_permittivity
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
 
-__all__ = ["Judgement", "Verdict", "judge"]
+__all__ = ["Judgement", "Verdict", "judge", "second_look"]
 
 Array = NDArray[np.float64]
 Refusal = tuple[Verdict, str]
@@ -86,6 +86,41 @@ def judge(
         f"{static:.4g}, noise removed by symmetry at most {_noise(output, rotations):.1e}."
     )
     return Judgement(Verdict.ACCEPTED, detail, DielectricTensors(electronic, ionic))
+
+
+def second_look(
+    judgement: Judgement,
+    predicted: float,
+    spread: float,
+    thresholds: GateThresholds | None = None,
+) -> str | None:
+    """Why a person should look at an accepted result again; None if there is no reason.
+
+    The result stays accepted: a model that is wrong is what calculations are there to find, but
+    its surprise is the cheapest sign of a calculation that went wrong in a way no check knows.
+
+    Parameters
+    ----------
+    judgement
+        What the gate said.
+    predicted, spread
+        The model's mean permittivity (trace/3 of the static tensor) and its standard deviation.
+    thresholds
+        Limits, the defaults if None.
+    """
+    limits = thresholds or GateThresholds()
+    tensors = judgement.tensors
+    if tensors is None or tensors.static is None or not predicted > 0 or not np.isfinite(spread):
+        return None
+    found = float(mean_permittivity(tensors.static))
+    ratio = max(found / predicted, predicted / found)
+    off = abs(found - predicted)
+    if ratio < limits.second_look_ratio or off < limits.second_look_sigmas * spread:
+        return None
+    return (
+        f"Second look: the calculated mean permittivity {found:.3g} is far from the predicted "
+        f"{predicted:.3g} ± {spread:.2g}."
+    )
 
 
 def _refusal(

@@ -134,6 +134,21 @@ class GateThresholds(_Settings):
         "the ionic part",
     )
 
+    second_look_sigmas: float = Field(
+        default=4.0,
+        gt=0,
+        description="Standard deviations of the model between predicted and calculated mean "
+        "permittivity beyond which an accepted result is flagged for a second look. The spread of "
+        "an ensemble is too small by a factor of about 2; 4 of it are 2 honest ones",
+    )
+    second_look_ratio: float = Field(
+        default=2.0,
+        gt=1,
+        description="Ratio of calculated and predicted mean permittivity below which nothing is "
+        "flagged, however sure the model is: a tenth of all correct predictions are off by 1.5, "
+        "and every flag costs a person's time",
+    )
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.imaginary_thz > self.soft_thz:

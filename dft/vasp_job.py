@@ -34,6 +34,8 @@ NAME = "vasp"
 FUNCTIONAL = "PBE"
 OUTCOME = "outcome.json"
 N_ACOUSTIC = 3
+POLL_S, MONITOR_S = 1, 60
+"""How often custodian looks whether VASP has ended, and whether something goes wrong in it."""
 
 
 @job
@@ -88,6 +90,7 @@ def climb(
                 "number": number, "why": rung.why, "failure": failure,
                 "settings": {"incar": rung.incar, "relax": rung.relax},
                 "cpu_s": found["cpu_s"], "wall_s": found["wall_s"],
+                "corrections": found["corrections"],
             }
         )  # fmt: skip
         following = None if failure is None else _next_rung(rung, found, len(attempts))
@@ -119,7 +122,10 @@ def _attempt(
     except Exception as error:  # custodian, atomate2 and the parsers raise anything
         if os_errno(error) in STORAGE_ERRORS or _disk_is_full(place):
             raise OSError(28, os.strerror(28), str(place)) from error
-        facts["error"] = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:400].rstrip(".")
+        seen = _seen_by_custodian(place)
+        facts["error"] = f"{text} (custodian saw: {', '.join(seen)})" if seen else text
+    facts["corrections"] = _seen_by_custodian(place)
     facts |= {"cpu_s": round(_cpu() - before, 2), "wall_s": round(time.monotonic() - begun, 2)}
     atomic_write(place / OUTCOME, json.dumps(facts, indent=1) + "\n")
     return facts
@@ -151,6 +157,11 @@ def _run(
             "vasp_cmd": settings.command,
             "vasp_gamma_cmd": settings.command,
             "max_errors": settings.max_corrections,
+            "custodian_kwargs": {
+                "max_errors_per_job": settings.max_corrections,
+                "polling_time_step": POLL_S,
+                "monitor_freq": round(MONITOR_S / POLL_S),
+            },
         },
         stop_children_kwargs={"handle_unsuccessful": True},
     )
@@ -160,6 +171,23 @@ def _run(
         work, store=store, create_folders=False, root_dir=place, raise_immediately=True, log=False
     )
     return responses[work.uuid][1].output
+
+
+def _seen_by_custodian(place: Path) -> list[str]:
+    """Names of the errors that custodian found and acted upon, in the order of its log."""
+    import gzip
+
+    found: list[str] = []
+    for path in sorted(place.glob("*/custodian.json*")):
+        data = path.read_bytes()
+        try:
+            runs = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+        except (OSError, ValueError):
+            continue
+        for run in runs:
+            for correction in run.get("corrections", []):
+                found += [str(error) for error in correction.get("errors", [])]
+    return list(dict.fromkeys(found))
 
 
 def _facts(document: Any) -> dict[str, Any]:
@@ -240,6 +268,7 @@ def _output(
 ) -> CalculationOutput:
     facts = dict(facts)
     version = facts.pop("version", "")
+    facts.pop("corrections", None)
     cost = facts.pop("cost", {}) | {"cpu_s": round(sum(a["cpu_s"] for a in attempts), 2)}
     back = np.argsort(order).tolist()
     for name in ("born_charges",):

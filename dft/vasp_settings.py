@@ -35,7 +35,7 @@ class VaspSettings(BaseModel):
         3, ge=1, le=10, description="How often a calculation is tried, each time otherwise"
     )
     max_corrections: int = Field(
-        5, ge=0, le=50, description="Errors that custodian may repair within one attempt"
+        5, ge=1, le=50, description="Errors that custodian may repair within one attempt"
     )
 
     def decisive(self) -> dict[str, Any]:

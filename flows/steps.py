@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from dft.calculation import Calculation, State, calculation_key
-from dft.gate import judge
+from dft.gate import judge, second_look
 from flows.files import write_predictions, write_results, write_round
 from flows.run import CampaignRun
 from flows.sources import PULLED_FROM, pull_report, show_pull
@@ -229,9 +230,17 @@ def calculate(run: CampaignRun, number: int) -> None:
 @Step
 def gate(run: CampaignRun, number: int) -> None:
     """Accept or refuse every finished calculation, and record both."""
+    picks = run.ledger.selections(run.round(number).id).set_index("key")
     for directory, material in _open_calculations(run, number):
         output = run.launcher(directory.parent).fetch(directory.name)
         judgement = judge(material.structure, output, run.config.gate)
+        pick = picks.loc[directory.name]
+        flag = second_look(
+            judgement, float(pick["epsilon_mean"]), float(pick["epsilon_std"]), run.config.gate
+        )
+        if flag is not None:
+            run.reporter.note(f"{material.formula} ({material.material_id}): {flag}")
+            judgement = dataclasses.replace(judgement, detail=f"{judgement.detail} {flag}")
         tensors = judgement.tensors
         run.ledger.record_result(
             directory.name, output.to_dict(), str(judgement.verdict), judgement.detail,

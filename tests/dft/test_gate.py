@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from dft.engine import CalculationOutput
-from dft.gate import Verdict, judge
+from dft.gate import Verdict, judge, second_look
 from dft.settings import GateThresholds
 from screening.material import KnownMaterial
 from screening.symmetry import point_group_rotations
@@ -227,3 +227,82 @@ def test_known_tensors_of_real_crystals_pass_and_their_failures_do_not() -> None
     assert verdicts["ok"].count(Verdict.ACCEPTED) >= 0.97 * len(verdicts["ok"])
     assert set(verdicts["imaginary"]) == {Verdict.IMAGINARY_MODE}
     assert set(verdicts["soft"]) == {Verdict.SOFT_MODE}
+
+
+def test_a_metal_without_response_is_metallic_and_not_incomplete(
+    crystals: dict[str, KnownMaterial],
+) -> None:
+    known = crystals["cubic"]
+    stopped = output(known, electronic=None, ionic=None, born_charges=None, min_optical_thz=None)
+    structure = known.material.structure
+    assert judge(structure, stopped).verdict is Verdict.INCOMPLETE
+    closed = dataclasses.replace(stopped, band_gap=-1.7)
+    assert judge(structure, closed).verdict is Verdict.METALLIC
+
+
+def test_what_was_not_tried_is_not_a_failure_of_the_run(
+    crystals: dict[str, KnownMaterial],
+) -> None:
+    known = crystals["cubic"]
+    refused = CalculationOutput.failure("test", unsupported="Mn2+ has an open shell")
+    judgement = judge(known.material.structure, refused)
+    assert judgement.verdict is Verdict.UNSUPPORTED and "Mn2+" in judgement.detail
+    assert CalculationOutput.from_dict(refused.to_dict()).unsupported == refused.unsupported
+
+
+def test_a_relaxed_run_is_judged_by_the_structure_it_ended_with(
+    crystals: dict[str, KnownMaterial],
+) -> None:
+    """Tensors with the symmetry of the relaxed crystal, which is not that of the given one."""
+    from pymatgen.core import Structure
+
+    known = crystals["cubic"]
+    cubic = known.material.structure
+    lattice = cubic.lattice.matrix @ np.diag([1, 1, 1.02])
+    stretched = Structure(lattice, cubic.species, cubic.frac_coords)
+    eps = np.diag([3.0, 3.0, 4.0])
+    facts = output(known, electronic=eps, ionic=eps)
+    assert judge(known.material.structure, facts).verdict is Verdict.NOT_SYMMETRIC
+    relaxed = dataclasses.replace(facts, relaxed_structure=stretched.as_dict())
+    assert judge(known.material.structure, relaxed).verdict is Verdict.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("predicted", "spread", "flagged"),
+    [
+        (9.96, 0.5, False),  # MgO as calculated
+        (5.5, 0.1, False),  # far outside the spread, but less than a factor of 2
+        (4.0, 0.5, True),
+        (4.0, 3.0, False),  # far off, and the model said that it might be
+        (25.0, 1.0, True),
+        (float("nan"), 1.0, False),
+    ],
+)
+def test_a_surprise_is_flagged_and_stays_accepted(
+    crystals: dict[str, KnownMaterial], predicted: float, spread: float, flagged: bool
+) -> None:
+    known = crystals["cubic"]
+    judgement = judge(known.material.structure, output(known))
+    said = second_look(judgement, predicted, spread)
+    assert (said is not None) is flagged
+    if said is not None:
+        assert "Second look" in said and "9.96" in said
+    metal = judge(known.material.structure, output(known, band_gap=0.0))
+    assert second_look(metal, predicted, spread) is None
+
+
+def test_records_of_the_first_release_can_be_read(crystals: dict[str, KnownMaterial]) -> None:
+    record = output(crystals["cubic"]).to_dict()
+    later = (
+        "unsupported",
+        "frequencies_thz",
+        "acoustic_thz",
+        "relaxed_structure",
+        "attempts",
+        "cost",
+    )
+    old = {name: value for name, value in record.items() if name not in later}
+    assert CalculationOutput.from_dict(old).to_dict() == record
+    for broken in ({**old, "cost": []}, {**old, "attempts": None}, {**old, "unheard": 1}):
+        with pytest.raises(ValueError, match=r"record"):
+            CalculationOutput.from_dict(broken)
