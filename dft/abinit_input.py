@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Relaxation = Literal["none", "positions", "cell"]
 
+DDK_SHARE = 1e-6
+"""Squared residual of the derivatives in k per squared residual of the response: they enter every
+second derivative, and are cheap to converge."""
+
 GAP_BANDS = 2
 """Empty bands in the search for the gap; the upper one is a buffer and need not converge."""
 
@@ -150,7 +154,7 @@ class Inputs:
         """Derivatives of the orbitals with respect to k."""
         return self._text(
             'indata_prefix "in"\nirdwfk 1\nrfelfd 2\nrfdir 1 1 1\nnqpt 1\nqpt 0 0 0\niscf -3\n'
-            f"tolwfr {min(1e-14, self.tuning.response_tolerance**2):.1e}\n"
+            f"tolwfr {self.tuning.response_tolerance * DDK_SHARE:.1e}\n"
             f"nstep {self.tuning.response_steps}\nprtden 0\nprtpot 0",
             kptopt=2,
         )

@@ -132,7 +132,7 @@ def _abinit(settings: AbinitSettings) -> Iterator[Finding]:
 
 def _vasp(settings: VaspSettings) -> Iterator[Finding]:
     atomate2 = importlib.util.find_spec("atomate2") is not None
-    remedy = "pip install 'dielectric-screen[vasp]'"
+    remedy = "pip install atomate2"
     detail = "installed" if atomate2 else "not installed"
     yield Finding("vasp", "atomate2", atomate2, detail, remedy)
     words = shlex.split(settings.command)
