@@ -124,7 +124,9 @@ def _attempt(
             raise OSError(28, os.strerror(28), str(place)) from error
         text = " ".join(f"{type(error).__name__}: {error}".split())[:400].rstrip(".")
         seen = _seen_by_custodian(place)
-        facts["error"] = f"{text} (custodian saw: {', '.join(seen)})" if seen else text
+        # Custodian ends with an exception where its remedies did not bring convergence.
+        if not any("unconverged" in error.lower() for error in seen[-1:]):
+            facts["error"] = f"{text} (custodian saw: {', '.join(seen)})" if seen else text
     facts["corrections"] = _seen_by_custodian(place)
     facts |= {"cpu_s": round(_cpu() - before, 2), "wall_s": round(time.monotonic() - begun, 2)}
     atomic_write(place / OUTCOME, json.dumps(facts, indent=1) + "\n")

@@ -3,25 +3,70 @@
 ``python stand_in_vasp.py BEHAVIOUR`` runs in the directory of the inputs, as VASP does. The numbers
 are those of MgO (PBE, 600 eV); everything that decides how custodian, atomate2, the engine and the
 gate react is in the files: messages on standard output, self-consistency steps, tensors, charges,
-frequencies.
+frequencies. It imports little, for custodian starts it again and again.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml
 
 import numpy as np
-from pymatgen.io.vasp import Incar, Kpoints, Poscar
 
 ELECTRONIC, IONIC, CHARGE = 3.19, 6.77, 1.97
 TRANSVERSE_THZ = 11.9
 KPOINTS = ([0, 0, 0], [0.5, 0, 0], [0.5, 0.5, 0])
+ANIONS = ("O", "F", "S")
 EDDDAV = "Error EDDDAV: Call to ZHEGV failed. Returncode =  21"
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """What a POSCAR says."""
+
+    lattice: np.ndarray
+    symbols: list[str]
+    positions: np.ndarray
+
+    @classmethod
+    def read(cls) -> Crystal:
+        lines = Path("POSCAR").read_text().splitlines()
+        lattice = np.array([line.split() for line in lines[2:5]], dtype=float) * float(lines[1])
+        counts = [int(word) for word in lines[6].split()]
+        symbols = [s for s, n in zip(lines[5].split(), counts, strict=True) for _ in range(n)]
+        rows = [line.split()[:3] for line in lines[8 : 8 + len(symbols)]]
+        return cls(lattice, symbols, np.array(rows, dtype=float))
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+
+def read_incar() -> dict[str, Any]:
+    """Tags and values of the INCAR, numbers and truth values as such."""
+    found: dict[str, Any] = {}
+    for line in Path("INCAR").read_text().splitlines():
+        name, equals, text = (part.strip() for part in line.partition("="))
+        words = [_value(word) for word in text.split()]
+        if equals:
+            found[name] = words[0] if len(words) == 1 else words
+    return found
+
+
+def _value(word: str) -> Any:
+    if word.strip(".").lower() in ("true", "false", "t", "f"):
+        return word.strip(".").lower().startswith("t")
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word
 
 
 class Run:
@@ -29,8 +74,8 @@ class Run:
 
     def __init__(self, behaviour: str) -> None:
         self.behaviour = behaviour
-        self.incar = dict(Incar.from_file("INCAR"))
-        self.structure = Poscar.from_file("POSCAR").structure
+        self.incar = read_incar()
+        self.structure = Crystal.read()
         self.bands = 6 * len(self.structure)
         self.spins = int(self.incar.get("ISPIN", 1))
         self.responds = bool(self.incar.get("LEPSILON", False))
@@ -63,8 +108,7 @@ class Run:
     @property
     def charges(self) -> np.ndarray:
         """+2 for the cations, −2 for the anions, so that a wrong order of the atoms shows."""
-        mean = np.mean([site.specie.X for site in self.structure])
-        signs = [-1 if mean < site.specie.X else 1 for site in self.structure]
+        signs = [-1 if symbol in ANIONS else 1 for symbol in self.structure.symbols]
         return np.array([sign * CHARGE * np.eye(3) for sign in signs])
 
 
@@ -87,7 +131,7 @@ def main(behaviour: str) -> None:
     Path("vasprun.xml").write_text(text)
     Path("OUTCAR").write_text(outcar(run))
     Path("OSZICAR").write_text(oszicar(run))
-    Poscar(run.structure).write_file("CONTCAR")
+    shutil.copyfile("POSCAR", "CONTCAR")
     print(" reached required accuracy - stopping structural energy minimisation", flush=True)
 
 
@@ -102,7 +146,8 @@ def vasprun(run: Run) -> str:
         scalar(incar, name, value)
     points = Xml.SubElement(root, "kpoints")
     generation = Xml.SubElement(points, "generation", param="Gamma")
-    mesh = Kpoints.from_file("KPOINTS").kpts[0] if Path("KPOINTS").exists() else (4, 4, 4)
+    points_file = Path("KPOINTS")
+    mesh = points_file.read_text().splitlines()[3].split() if points_file.exists() else "444"
     vector(generation, mesh, name="divisions", type="int")
     vector(generation, (0, 0, 0), name="usershift")
     array(points, "kpointlist", KPOINTS)
@@ -175,17 +220,17 @@ def array(parent: Xml.Element, name: str, rows: Any) -> None:
         vector(place, [float(x) for x in row])
 
 
-def crystal(parent: Xml.Element, structure: Any, name: str | None = None) -> None:
+def crystal(parent: Xml.Element, structure: Crystal, name: str | None = None) -> None:
     place = Xml.SubElement(parent, "structure", **({"name": name} if name else {}))
     inner = Xml.SubElement(place, "crystal")
-    array(inner, "basis", structure.lattice.matrix)
-    scalar(inner, "volume", structure.volume)
-    array(inner, "rec_basis", structure.lattice.reciprocal_lattice_crystallographic.matrix)
-    array(place, "positions", structure.frac_coords)
+    array(inner, "basis", structure.lattice)
+    scalar(inner, "volume", float(abs(np.linalg.det(structure.lattice))))
+    array(inner, "rec_basis", np.linalg.inv(structure.lattice).T)
+    array(place, "positions", structure.positions)
 
 
-def atom_information(root: Xml.Element, structure: Any) -> None:
-    symbols = [site.specie.symbol for site in structure]
+def atom_information(root: Xml.Element, structure: Crystal) -> None:
+    symbols = structure.symbols
     kinds = list(dict.fromkeys(symbols))
     place = Xml.SubElement(root, "atominfo")
     Xml.SubElement(place, "atoms").text = str(len(symbols))
