@@ -88,22 +88,27 @@ def test_killed_in_the_response_it_goes_on_and_ends_as_undisturbed(
     bench.wait(lambda: launcher.poll([calculation.key])[calculation.key] is State.DONE, 300)
     output = launcher.fetch(calculation.key)
     assert {p: p.stat().st_mtime_ns for p in finished} == finished
-    assert output.cost["restarts"] == 1 and output.cost["n_perturbations"] > 3
+    assert output.cost["restarts"] == 1 and output.cost["n_perturbations"] == 3
     assert [name for _, name in bench.events(calculation.key)] == ["start", "start", "end"]
 
     monkeypatch.chdir(tmp_path)
     undisturbed = climb(stretched.structure, CRUDE)
-    for name, tolerance in (("electronic", 1e-4), ("ionic", 1e-3), ("born_charges", 1e-4)):
+    for name, tolerance in (
+        ("electronic", 1e-4),
+        ("born_charges", 1e-4),
+        ("frequencies_thz", 0.01),
+    ):
         np.testing.assert_allclose(
             getattr(output, name), getattr(undisturbed, name), atol=tolerance, err_msg=name
         )
-    # Two k-points per axis are too few, which the gate sees.
-    assert judge(stretched.structure, undisturbed).verdict is Verdict.BORN_CHARGES_NOT_NEUTRAL
+    # Stretched so far, and with so coarse a mesh, it is not stable: ε∞ is kept, the rest is not.
+    judgement = judge(stretched.structure, undisturbed)
+    assert judgement.verdict is Verdict.IMAGINARY_MODE and "mean ε∞ is 3.07" in judgement.detail
+    assert undisturbed.ionic is None and undisturbed.electronic is not None
     # The tensor is uniaxial about the stretched axis, wherever the frame has it.
     values, vectors = np.linalg.eigh(undisturbed.electronic)
-    odd = int(np.abs(values - np.median(values)).argmax())
-    assert np.ptp(values) > 0.02 and np.ptp(np.delete(values, odd)) < 2e-3
-    assert abs(vectors[:, odd] @ FRAME[0]) == pytest.approx(1, abs=1e-3)
+    assert values[2] - values[0] > 2e-3 and values[1] - values[0] < 1e-5
+    assert abs(vectors[:, 2] @ FRAME[0]) == pytest.approx(1, abs=1e-6)
     # Nothing bulky stays behind.
     assert not [*calculation.directory.rglob("*WFK*"), *calculation.directory.rglob("*1WF*")]
 
