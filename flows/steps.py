@@ -230,14 +230,13 @@ def calculate(run: CampaignRun, number: int) -> None:
 @Step
 def gate(run: CampaignRun, number: int) -> None:
     """Accept or refuse every finished calculation, and record both."""
-    picks = run.ledger.selections(run.round(number).id).set_index("key")
+    table = run.ledger.selections(run.round(number).id)
+    picks = {pick["key"]: pick for pick in table.to_dict("records")}
     for directory, material in _open_calculations(run, number):
         output = run.launcher(directory.parent).fetch(directory.name)
         judgement = judge(material.structure, output, run.config.gate)
-        pick = picks.loc[directory.name]
-        flag = second_look(
-            judgement, float(pick["epsilon_mean"]), float(pick["epsilon_std"]), run.config.gate
-        )
+        pick = picks[directory.name]
+        flag = second_look(judgement, pick["epsilon_mean"], pick["epsilon_std"], run.config.gate)
         if flag is not None:
             run.reporter.note(f"{material.formula} ({material.material_id}): {flag}")
             judgement = dataclasses.replace(judgement, detail=f"{judgement.detail} {flag}")
