@@ -129,7 +129,7 @@ def _assert_sound(material: Material, output: CalculationOutput) -> None:
     assert judgement.verdict is Verdict.ACCEPTED, judgement.detail
     assert output.engine_version and output.functional == "PBE"
     assert output.electronic is not None and output.born_charges is not None
-    # Measured: 2.33 and 5.9 (CRC Handbook); crude settings.
+    # Measured: ε∞ 2.34 (Ashcroft & Mermin, chapter 27); crude settings.
     assert 2.0 < np.trace(output.electronic) / 3 < 3.0
     assert output.band_gap is not None and 4.0 < output.band_gap < 6.5
     charge = {
