@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
@@ -121,6 +122,7 @@ def test_open_shells_are_recognised(structure: Structure, magnetic: str | None) 
     assert reason is None if magnetic is None else (reason or "").startswith(magnetic)
 
 
+@hypothesis_settings(deadline=None)
 @given(
     st.tuples(*[st.floats(2.0, 15.0)] * 3),
     st.tuples(*[st.floats(50.0, 130.0)] * 3),
