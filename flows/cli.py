@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from flows.model_commands import register as register_model_commands
 from flows.source_commands import register as register_source_commands
 from screening.errors import UserError
 
@@ -188,6 +189,7 @@ def schema() -> None:
     _print_json(Campaign.model_json_schema())
 
 
+register_model_commands(app)
 register_source_commands(app)
 
 
@@ -196,6 +198,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     # Threads that wait spinning make PyTorch crawl on a machine that is busy with calculations.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
     try:
         app()
     except UserError as error:

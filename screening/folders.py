@@ -40,7 +40,7 @@ def read_folder(folder: Path, band_gaps: Path | None) -> list[Material]:
         material_id = _id(path.name)
         if material_id in materials:
             raise UserError(f"Two files in {folder} have the id '{material_id}'; rename one.")
-        materials[material_id] = _read(path, material_id, gaps.get(material_id))
+        materials[material_id] = read_structure(path, material_id, gaps.get(material_id))
     strangers = sorted(set(gaps) - set(materials))
     if strangers:
         raise UserError(
@@ -74,7 +74,14 @@ def read_gaps(path: Path) -> dict[str, float]:
     return {name: gap for name, gap in gaps.items() if gap == gap}
 
 
-def _read(path: Path, material_id: str, band_gap: float | None) -> Material:
+def read_structure(path: Path, material_id: str, band_gap: float | None) -> Material:
+    """One CIF or POSCAR file.
+
+    Raises
+    ------
+    UserError
+        It cannot be read, is disordered, or has atoms on top of each other.
+    """
     from pymatgen.core import Structure
 
     try:
