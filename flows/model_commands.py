@@ -164,8 +164,8 @@ def train(
         typer.echo(f"{len(refused)} rows left out, the first because: {refused[0]}")
     for part in ("electronic", "static"):
         if part in ensemble.metrics:
-            error = ensemble.metrics[part]["median_relative"]
-            typer.echo(f"{part}: median error of ε̄ {error:.1%} on unseen compositions")
+            median = ensemble.metrics[part]["median_relative"]
+            typer.echo(f"{part}: median error of ε̄ {median:.1%} on unseen compositions")
     typer.echo(f"Trained on {len(materials)} materials; the ensemble is in {output}.")
 
 
