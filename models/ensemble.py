@@ -22,6 +22,7 @@ from models.data import Normalisation
 from models.dielectric import DielectricModel
 from models.domain import Domain
 from models.encoder import FeatureLayout
+from models.force_constants import effort
 from models.inputs import PHYSICS, Examples
 from models.readout import Dropout, Readout, Width
 from models.settings import FUNCTIONALS, ModelSettings
@@ -168,7 +169,7 @@ class Ensemble:
         band_gaps
             In eV (PBE); None where unknown.
         force_constants
-            If given, the ionic part of crystals that are small enough (``physics_atoms``) is built
+            If given, the ionic part of crystals that are small enough (``physics_effort``) is built
             on them; what is not in the cache is computed, at some seconds per crystal.
         """
         found = []
@@ -192,7 +193,7 @@ class Ensemble:
     @property
     def has_physics(self) -> bool:
         """Whether force constants of a crystal would change its prediction."""
-        return self.born is not None and self.settings.physics_atoms > 0
+        return self.born is not None and self.settings.physics_effort > 0
 
     def add_physics(
         self,
@@ -203,14 +204,14 @@ class Ensemble:
         """Give crystals that are small enough their physical estimate."""
         if self.born is None:
             return
-        limit = self.settings.physics_atoms
-        small = [i for i, c in enumerate(examples.crystals) if len(c.owner) <= limit]
-        if small:
+        limit = self.settings.physics_effort
+        easy = [i for i, c in enumerate(examples.crystals) if effort(c) <= limit]
+        if easy:
             device = resolve_device(self.settings.device)
             self.born.to(device)
             inputs = examples.inputs(self.normalise, self.layout, device)
             charges = born_charges(self.born, inputs, examples.crystals)
-            examples.add_physics(charges, cache, small, progress)
+            examples.add_physics(charges, cache, easy, progress)
 
     def evaluate(self, examples: Examples) -> Prediction:
         """Predictions with calibrated spread."""

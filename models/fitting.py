@@ -27,6 +27,7 @@ from models.ensemble import (
     log_errors,
     resolve_device,
 )
+from models.force_constants import effort
 from models.inputs import N_CONTEXT, PHYSICS, Examples
 from models.metrics import held_out_metrics
 from models.readout import Readout, Width
@@ -153,7 +154,7 @@ class _Fit:
         charges = [self._charges(i) for i in range(len(self.known))]
         labelled = np.array([c is not None for c in charges])
         rows = self.training[labelled[self.training]]
-        if self.settings.physics_atoms == 0 or len(rows) < ENOUGH_BORN:
+        if self.settings.physics_effort == 0 or len(rows) < ENOUGH_BORN:
             return None, 0.0
         unknown = [np.full((size, 3, 3), np.nan) for size in self.examples.rows.sizes]
         table = [u if c is None else c for c, u in zip(charges, unknown, strict=True)]
@@ -175,13 +176,14 @@ class _Fit:
         found = born_charges(network, self._inputs(), self.examples.crystals)
         trained = set(rows.tolist())
         fair = [c[parts[i], None] if i in trained else c for i, c in enumerate(found)]
-        limit = self.settings.physics_atoms
-        sizes = [len(crystal.owner) for crystal in self.examples.crystals]
-        small = [
-            i for i, k in enumerate(self.known) if sizes[i] <= limit and k.tensors.ionic is not None
+        limit = self.settings.physics_effort
+        easy = [
+            i
+            for i, k in enumerate(self.known)
+            if k.tensors.ionic is not None and effort(self.examples.crystals[i]) <= limit
         ]
         self.examples.add_physics(
-            fair, ForceConstantCache.beside(self.cache), small,
+            fair, ForceConstantCache.beside(self.cache), easy,
             _labelled(self.progress, "force constants of known crystals"),
         )  # fmt: skip
         return network, seconds

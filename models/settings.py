@@ -38,10 +38,11 @@ class ModelSettings(BaseModel):
     band_gap: bool = Field(
         True, description="Let the networks see the band gap of crystals whose gap is known."
     )
-    physics_atoms: Annotated[int, Field(ge=0)] = Field(
-        12,
+    physics_effort: Annotated[int, Field(ge=0)] = Field(
+        300,
         description="Build the ionic part from Born charges and the potential's force constants "
-        "for primitive cells of up to so many atoms; 0: for none.",
+        "where those need at most so many atoms × force evaluations (100 take a processor core a "
+        "second); 0: nowhere.",
     )
     physics_candidates: Annotated[int, Field(ge=0)] = Field(
         200, description="Candidates per round, the best of a first pass, that get this treatment."

@@ -191,7 +191,7 @@ def variants(cache: FeatureCache, progress: Progress | None = None) -> dict[str,
     return {
         "median": median,
         "composition": composition,
-        "direct": changed(band_gap=False, physics_atoms=0),
-        "direct-gap": changed(physics_atoms=0),
+        "direct": changed(band_gap=False, physics_effort=0),
+        "direct-gap": changed(physics_effort=0),
         "physics": changed(),
     }
