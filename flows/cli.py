@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from flows.dft_commands import app as dft_app
+from flows.model_commands import register as register_model_commands
 from flows.source_commands import register as register_source_commands
 from screening.errors import UserError
 
@@ -193,6 +194,7 @@ def schema() -> None:
     _print_json(Campaign.model_json_schema())
 
 
+register_model_commands(app)
 register_source_commands(app)
 app.add_typer(dft_app)
 
@@ -202,6 +204,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     # Threads that wait spinning make PyTorch crawl on a machine that is busy with calculations.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
     try:
         app()
     except UserError as error:

@@ -11,6 +11,7 @@ from typing import Concatenate, Generic, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
@@ -20,7 +21,10 @@ from dft.gate import judge, second_look
 from flows.files import write_predictions, write_results, write_round
 from flows.run import CampaignRun
 from flows.sources import PULLED_FROM, pull_report, show_pull
-from models.ensemble import Ensemble, training_hash
+from models.cache import ForceConstantCache
+from models.ensemble import Ensemble, Prediction
+from models.files import load
+from models.fitting import training_hash
 from models.store import fit_or_reuse
 from results.records import PlannedCalculation, Selection
 from results.schema import CalculationStatus, RoundStatus
@@ -31,6 +35,7 @@ from screening.io import stable_hash
 from screening.material import Material
 from screening.tensors import mean_permittivity
 
+Array = NDArray[np.float64]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -147,15 +152,13 @@ def predict(run: CampaignRun, number: int, pool: Pool) -> None:
     if record.status not in (RoundStatus.STARTED, RoundStatus.TRAINED):
         return
     candidates = remaining(run, number, pool)
-    ensemble = Ensemble.load(run.round_directory(number) / "model")
-    prediction = ensemble.predict(
-        [m.structure for m in candidates], run.config.functional, run.cache, run.reporter.progress
-    )
+    ensemble = load(run.round_directory(number) / "model")
     gaps = np.array([np.nan if m.band_gap is None else m.band_gap for m in candidates])
+    seed = _seed(run, number)
+    prediction = predicted(run, ensemble, candidates, gaps, seed)
     static = prediction.static
     merits = run.task.figure_of_merit(gaps[None, :], static)
     epsilon = mean_permittivity(static)
-    seed = _seed(run, number)
     values = acquisition(merits, run.config.acquisition, seed)
     order = top(values, len(values), seed)
     table = pd.DataFrame(
@@ -167,6 +170,8 @@ def predict(run: CampaignRun, number: int, pool: Pool) -> None:
             "band_gap": gaps,
             "electronic": list(prediction.electronic.mean(axis=0)),
             "ionic": list(prediction.ionic.mean(axis=0)),
+            "in_domain": prediction.distance <= 1,
+            "physical": prediction.physical,
             "epsilon_mean": epsilon.mean(axis=0),
             "epsilon_std": epsilon.std(axis=0, ddof=1),
             "merit_mean": merits.mean(axis=0),
@@ -177,6 +182,27 @@ def predict(run: CampaignRun, number: int, pool: Pool) -> None:
     table["rank"] = range(1, len(table) + 1)
     write_predictions(run.round_directory(number), table, prediction, order)
     run.ledger.record_predictions(record.id, table)
+
+
+def predicted(
+    run: CampaignRun, ensemble: Ensemble, candidates: list[Material], gaps: Array, seed: int
+) -> Prediction:
+    """A first pass over all candidates; the best of it again with their force constants."""
+    structures = [m.structure for m in candidates]
+
+    def predict(rows: NDArray[np.int64], physics: ForceConstantCache | None) -> Prediction:
+        own = [structures[i] for i in rows]
+        return ensemble.predict(
+            own, run.config.functional, run.cache, run.reporter.progress, list(gaps[rows]), physics
+        )
+
+    first = predict(np.arange(len(candidates)), None)
+    if not ensemble.has_physics:
+        return first
+    merits = run.task.figure_of_merit(gaps[None, :], first.static)
+    values = acquisition(merits, run.config.acquisition, seed)
+    best = top(values, run.config.model.physics_candidates, seed)
+    return first.replaced(best, predict(best, ForceConstantCache.beside(run.cache)))
 
 
 @Step

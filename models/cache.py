@@ -142,6 +142,11 @@ class ForceConstantCache:
         self.store = _Store(root / "force-constants" / f"{encoder}-v{FORMAT}")
         self._potential: Potential | None = None
 
+    @classmethod
+    def beside(cls, features: FeatureCache) -> ForceConstantCache:
+        """The cache that belongs to a cache of features."""
+        return cls(features.encoder_name, features.root, features.device)
+
     @property
     def potential(self) -> Potential:
         """The potential, loaded when the first unknown crystal comes."""

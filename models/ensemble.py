@@ -7,40 +7,40 @@ crystal.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.cache import FeatureCache
-from models.data import AtomRows, Normalisation
-from models.encoder import FeatureLayout, rank2_basis
-from models.metrics import held_out_metrics
+from models.born import born_charges
+from models.cache import FeatureCache, ForceConstantCache
+from models.calibration import Calibration
+from models.data import Normalisation
+from models.dielectric import DielectricModel
+from models.domain import Domain
+from models.encoder import FeatureLayout
+from models.force_constants import effort
+from models.inputs import PHYSICS, Examples
 from models.readout import Dropout, Readout, Width
 from models.settings import FUNCTIONALS, ModelSettings
-from models.splits import Split, split_by_group
-from models.targets import electronic_from_target, electronic_target, from_target, to_target
-from models.training import Labels, train
+from models.targets import electronic_from_target, from_target
 from screening.errors import UserError
-from screening.io import atomic_path, atomic_write, stable_hash
-from screening.material import KnownMaterial
-from screening.symmetry import point_group_rotations, project
+from screening.symmetry import project
+from screening.tensors import mean_permittivity
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
 Progress = Callable[[str, int, int], None]
 
 LATENT = Width(scalars=128, vectors=64, tensors=64)
-FORMAT = 1
+LATENT_BORN = Width(scalars=64, vectors=32, tensors=32)
+FORMAT = 2
 CRYSTALS_PER_CHUNK = 256
 
 
@@ -51,110 +51,106 @@ class Prediction:
     Attributes
     ----------
     electronic, ionic
-        Shape (members, n, 3, 3).
+        Shape (members, n, 3, 3); their spread is the expected error.
+    distance
+        From the training crystals, (n,): above 1 a crystal is outside their domain.
+    physical
+        Whether Born charges and force constants entered, (n,).
     """
 
     electronic: Array
     ionic: Array
+    distance: Array
+    physical: NDArray[np.bool_]
 
     @property
     def static(self) -> Array:
         """Static tensors, (members, n, 3, 3)."""
         return self.electronic + self.ionic
 
+    def part(self, name: str) -> Array:
+        """Members' tensors of ``electronic``, ``ionic`` or ``static``."""
+        return np.asarray(getattr(self, name))
 
+    def central(self, name: str) -> Array:
+        """Best single tensors (n, 3, 3): the exponential of the members' mean logarithm.
+
+        In the members' mean a single high member would decide.
+        """
+        members = self.part(name)
+        values, vectors = np.linalg.eigh(members)
+        logs = (vectors * np.log(np.maximum(values, 1e-6))[..., None, :]) @ np.swapaxes(
+            vectors, -1, -2
+        )
+        values, vectors = np.linalg.eigh(logs.mean(axis=0))
+        return np.asarray((vectors * np.exp(values)[..., None, :]) @ np.swapaxes(vectors, -1, -2))
+
+    def deviation(self, name: str) -> Array:
+        """Standard deviation of ln ε̄ over members, (n,)."""
+        return np.asarray(np.log(mean_permittivity(self.part(name))).std(axis=0, ddof=1))
+
+    def replaced(self, rows: NDArray[np.int64], other: Prediction) -> Prediction:
+        """The same, with the crystals in ``rows`` as ``other`` has them."""
+        found = Prediction(*(np.array(x) for x in vars(self).values()))
+        found.electronic[:, rows], found.ionic[:, rows] = other.electronic, other.ionic
+        found.distance[rows], found.physical[rows] = other.distance, other.physical
+        return found
+
+    @classmethod
+    def joined(cls, parts: Sequence[Prediction]) -> Prediction:
+        """Predictions of crystals one after the other."""
+        return cls(
+            np.concatenate([p.electronic for p in parts], axis=1),
+            np.concatenate([p.ionic for p in parts], axis=1),
+            np.concatenate([p.distance for p in parts]),
+            np.concatenate([p.physical for p in parts]),
+        )
+
+
+@dataclass
 class Ensemble:
-    """A trained ensemble; made by :meth:`fit` or :meth:`load`.
+    """A trained ensemble; made by :func:`models.fitting.fit` or :func:`models.files.load`.
 
     Attributes
     ----------
+    born
+        Network for Born charges; None if there were too few to learn from.
+    offset
+        Mean diagonal target of the ionic part.
     metrics
-        Errors of the members on their own test crystals, which they have not seen.
+        Errors on crystals that were not trained on.
     training_hash
         Hash of the training set, the settings and the seed: equal hashes, equal predictions.
     """
 
-    def __init__(
+    settings: ModelSettings
+    layout: FeatureLayout
+    readout: Readout
+    born: Readout | None
+    normalise: Normalisation
+    domain: Domain
+    offset: float
+    calibration: Calibration
+    metrics: dict[str, Any]
+    training_hash: str
+
+    def examples(
         self,
-        settings: ModelSettings,
-        layout: FeatureLayout,
-        readout: Readout,
-        normalise: Normalisation,
-        metrics: dict[str, Any],
-        training_hash: str,
-    ) -> None:
-        self.settings = settings
-        self.layout = layout
-        self.readout = readout
-        self.normalise = normalise
-        self.metrics = metrics
-        self.training_hash = training_hash
-
-    @classmethod
-    def fit(
-        cls,
-        known: Sequence[KnownMaterial],
-        settings: ModelSettings,
-        seed: int,
+        structures: Sequence[Structure],
+        functionals: Sequence[str],
         cache: FeatureCache,
-        progress: Progress | None = None,
-    ) -> Ensemble:
-        """Train on materials with at least one known part.
-
-        Parameters
-        ----------
-        known
-            Training materials in any order; the result does not depend on it.
-        seed
-            Fixes splits, initial weights, batches and dropout.
-        progress
-            Called with (what, done, total).
-
-        Raises
-        ------
-        UserError
-            Fewer than ten compositions, or a functional other than PBE and PBEsol.
-        """
-        known = _usable(known)
-        # Without it cuBLAS refuses to work deterministically; it is read when cuBLAS starts.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        features = cache.features(
-            [k.material.structure for k in known], _labelled(progress, "encoding known crystals")
-        )
-        layout = cache.encoder.layout
-        device = resolve_device(settings.device)
-        functional = np.array([FUNCTIONALS.index(k.functional) for k in known])
-        atoms = AtomRows(features, functional, device)
-        labels = _labels(known, device)
-        seeds = [1000 * seed + 10 * member for member in range(settings.members)]
-        splits = [split_by_group([_composition(k) for k in known], s) for s in seeds]
-        inputs = Width(layout.scalars + 1, layout.vectors, layout.tensors)
-        readout = Readout(settings.members, inputs, LATENT, rank2_basis())
-        normalise = Normalisation.of(atoms, layout)
-        seconds = train(
-            readout, atoms.inputs(normalise, layout), labels, splits, settings, seeds,
-            _labelled(progress, "training"),
-        )  # fmt: skip
-        ensemble = cls(
-            settings, layout, readout, normalise, {}, training_hash(known, settings, seed)
-        )
-        ensemble.metrics = {
-            "seconds": round(seconds, 2),
-            **ensemble._held_out(known, atoms, splits),
-        }
-        return ensemble
-
-    def _held_out(
-        self, known: Sequence[KnownMaterial], atoms: AtomRows, splits: list[Split]
-    ) -> dict[str, Any]:
-        rotations = [point_group_rotations(k.material.structure) for k in known]
-        prediction = self._evaluate(atoms, rotations)
-        return held_out_metrics(
-            prediction.electronic,
-            prediction.ionic,
-            [k.tensors for k in known],
-            [split.test for split in splits],
+        band_gaps: Sequence[float | None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Examples:
+        """Crystals as this ensemble wants them; one functional and one band gap (eV) each."""
+        gaps = band_gaps if band_gaps is not None and self.settings.band_gap else None
+        return Examples.of(
+            structures,
+            np.array([FUNCTIONALS.index(f) for f in functionals], dtype=np.int64),
+            gaps if gaps is not None else [None] * len(structures),
+            cache,
+            self.layout,
+            progress,
         )
 
     def predict(
@@ -163,104 +159,104 @@ class Ensemble:
         functional: str,
         cache: FeatureCache,
         progress: Progress | None = None,
+        band_gaps: Sequence[float | None] | None = None,
+        force_constants: ForceConstantCache | None = None,
     ) -> Prediction:
-        """Members' dielectric tensors of crystals, as ``functional`` would give them."""
-        if not structures:
-            empty = np.zeros((self.settings.members, 0, 3, 3))
-            return Prediction(empty, empty)
-        features = cache.features(structures, _labelled(progress, "encoding candidates"))
-        label = np.full(len(structures), FUNCTIONALS.index(functional))
-        atoms = AtomRows(features, label, resolve_device(self.settings.device))
-        return self._evaluate(atoms, [point_group_rotations(s) for s in structures])
+        """Members' dielectric tensors of crystals, as ``functional`` would give them.
+
+        Parameters
+        ----------
+        band_gaps
+            In eV (PBE); None where unknown.
+        force_constants
+            If given, the ionic part of crystals that are small enough (``physics_effort``) is built
+            on them; what is not in the cache is computed, at some seconds per crystal.
+        """
+        found = []
+        for start in range(0, len(structures), CRYSTALS_PER_CHUNK):
+            chunk = slice(start, start + CRYSTALS_PER_CHUNK)
+            gaps = None if band_gaps is None else band_gaps[chunk]
+            own = structures[chunk]
+            examples = self.examples(own, [functional] * len(own), cache, gaps)
+            if force_constants is not None:
+                self.add_physics(examples, force_constants)
+            found.append(self.evaluate(examples))
+            if progress is not None:
+                done = min(start + CRYSTALS_PER_CHUNK, len(structures))
+                progress("predicting", done, len(structures))
+        return Prediction.joined(found) if found else self._nothing()
+
+    def _nothing(self) -> Prediction:
+        empty = np.zeros((self.settings.members, 0, 3, 3))
+        return Prediction(empty, empty, np.zeros(0), np.zeros(0, dtype=bool))
+
+    @property
+    def has_physics(self) -> bool:
+        """Whether force constants of a crystal would change its prediction."""
+        return self.born is not None and self.settings.physics_effort > 0
+
+    def add_physics(
+        self,
+        examples: Examples,
+        cache: ForceConstantCache,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Give crystals that are small enough their physical estimate."""
+        if self.born is None:
+            return
+        limit = self.settings.physics_effort
+        easy = [i for i, c in enumerate(examples.crystals) if effort(c) <= limit]
+        if easy:
+            device = resolve_device(self.settings.device)
+            self.born.to(device)
+            inputs = examples.inputs(self.normalise, self.layout, device)
+            charges = born_charges(self.born, inputs, examples.crystals)
+            examples.add_physics(charges, cache, easy, progress)
+
+    def evaluate(self, examples: Examples) -> Prediction:
+        """Predictions with calibrated spread."""
+        return self.finished(self.targets(examples), examples)
 
     @torch.no_grad()
-    def _evaluate(self, atoms: AtomRows, rotations: Sequence[Array]) -> Prediction:
+    def targets(self, examples: Examples) -> Array:
+        """Members' L, (members, n, 2, 3, 3), as the networks give them."""
+        device = resolve_device(self.settings.device)
+        self.readout.to(device).eval()
         members = self.settings.members
-        self.readout.to(atoms.device).eval()
-        outputs = []
-        for start in range(0, len(atoms.sizes), CRYSTALS_PER_CHUNK):
-            chunk = slice(start, start + CRYSTALS_PER_CHUNK)
-            inputs = atoms.inputs(self.normalise, self.layout, chunk)
+        outputs = [np.zeros((members, 0, 2, 3, 3))]
+        for start in range(0, len(examples.rows), CRYSTALS_PER_CHUNK):
+            part = slice(start, start + CRYSTALS_PER_CHUNK)
+            inputs = examples.inputs(self.normalise, self.layout, device, part)
+            estimate = examples.estimates()[:, part].to(device)
+            model = DielectricModel(self.readout, inputs, estimate, self.offset)
             rows = np.arange(len(inputs.sizes))
-            batch = inputs.batch(np.broadcast_to(rows, (members, len(rows))))
-            per_atom = self.readout(*batch.features, Dropout(0.0))
-            outputs.append(batch.mean_over_atoms(per_atom).cpu().numpy().astype(float))
+            found = model(np.broadcast_to(rows, (members, len(rows))), Dropout(0.0))
+            outputs.append(found.cpu().numpy().astype(float))
         targets = np.concatenate(outputs, axis=1)
-        for i, group in enumerate(rotations):
-            targets[:, i] = project(targets[:, i], group)
+        for i, crystal in enumerate(examples.crystals):
+            targets[:, i] = project(targets[:, i], crystal.rotations)
+        return targets
+
+    def finished(self, targets: Array, examples: Examples) -> Prediction:
+        """Tensors from the networks' L, with calibrated spread."""
+        physical = examples.context[:, PHYSICS.start].astype(float)
+        spread = self.calibration.spread_out(targets, physical)
+        inputs = examples.inputs(self.normalise, self.layout, torch.device("cpu"))
         return Prediction(
-            electronic=electronic_from_target(targets[:, :, 0]), ionic=from_target(targets[:, :, 1])
+            electronic=electronic_from_target(spread[:, :, 0]),
+            ionic=from_target(spread[:, :, 1]),
+            distance=self.domain.distances(inputs).astype(float),
+            physical=physical > 0,
         )
 
-    def save(self, directory: Path) -> None:
-        """Write ``model.safetensors``, then ``model.json``, whose presence means whole."""
-        from safetensors.torch import save
 
-        tensors = {f"readout.{k}": v.cpu() for k, v in self.readout.state_dict().items()}
-        tensors |= {f"normalise.{k}": v.cpu() for k, v in vars(self.normalise).items()}
-        with atomic_path(directory / "model.safetensors") as temporary:
-            # Not with save_file, which hides from us that a disk is full.
-            temporary.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}))
-            digest = _digest(temporary)
-        manifest = {
-            "format": FORMAT,
-            "settings": self.settings.model_dump(),
-            "layout": asdict(self.layout),
-            "training_hash": self.training_hash,
-            "metrics": self.metrics,
-            "digest": digest,
-        }
-        atomic_write(directory / "model.json", json.dumps(manifest, indent=2) + "\n")
-
-    @classmethod
-    def load(cls, directory: Path) -> Ensemble:
-        """Read a saved ensemble.
-
-        Raises
-        ------
-        UserError
-            No model there, one of another format, or a damaged file.
-        """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            manifest = json.loads((directory / "model.json").read_text())
-            if manifest["format"] != FORMAT:
-                raise UserError(
-                    f"The model in {directory} has format {manifest['format']}, this version reads "
-                    f"format {FORMAT}; train it again with this version."
-                )
-            weights = directory / "model.safetensors"
-            if _digest(weights) != manifest["digest"]:
-                raise ValueError("not the weights that the manifest was written for")
-            tensors = load_file(weights)
-            settings = ModelSettings(**manifest["settings"])
-            layout = FeatureLayout(**manifest["layout"])
-            inputs = Width(layout.scalars + 1, layout.vectors, layout.tensors)
-            readout = Readout(settings.members, inputs, LATENT, rank2_basis())
-            device = resolve_device(settings.device)
-            readout.load_state_dict(_below("readout.", tensors))
-            normalise = Normalisation(
-                **{k: v.to(device) for k, v in _below("normalise.", tensors).items()}
-            )
-            metrics, trained_on = manifest["metrics"], manifest["training_hash"]
-        except FileNotFoundError:
-            raise UserError(f"There is no trained model in {directory}.") from None
-        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError):
-            raise UserError(
-                f"The model in {directory} is damaged or cut short; delete the directory and train "
-                "again."
-            ) from None
-        return cls(settings, layout, readout, normalise, metrics, trained_on)
-
-
-def training_hash(known: Sequence[KnownMaterial], settings: ModelSettings, seed: int) -> str:
-    """Hash of everything that decides the outcome of a training."""
-    rows = [
-        [k.material.structure_hash, k.functional, k.tensors.to_dict()] for k in _in_order(known)
-    ]
-    return stable_hash([FORMAT, settings.model_dump(exclude={"device"}), seed, rows])
+def log_errors(
+    prediction: Prediction, part: str, true: Array, rows: Indices
+) -> tuple[Array, Array]:
+    """Errors of ln ε̄ and the members' standard deviations, for the labelled ``rows``."""
+    central = mean_permittivity(prediction.central(part)[rows])
+    error = np.log(central / np.maximum(mean_permittivity(true), 1e-3))
+    return error, prediction.deviation(part)[rows]
 
 
 def resolve_device(wanted: str) -> torch.device:
@@ -275,63 +271,3 @@ def resolve_device(wanted: str) -> torch.device:
     if wanted == "cuda" and not available:
         raise UserError("The model is set to 'cuda' but PyTorch finds no GPU; set device: auto.")
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
-
-
-def _in_order(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
-    return sorted(
-        known, key=lambda k: (k.material.structure_hash, k.functional, k.material.material_id)
-    )
-
-
-def _composition(known: KnownMaterial) -> str:
-    """Reduced formula of the structure; a table may spell its formulas in any way."""
-    return str(known.material.structure.composition.reduced_formula)
-
-
-def _usable(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
-    rows = [
-        k
-        for k in _in_order(known)
-        if k.tensors.electronic is not None or k.tensors.ionic is not None
-    ]
-    n_groups = len({_composition(k) for k in rows})
-    if n_groups < 10:
-        raise UserError(
-            f"Only {n_groups} compositions with known dielectric tensors to learn from; the "
-            "80/10/10 splits need at least 10: add known materials."
-        )
-    for row in rows:
-        if row.functional not in FUNCTIONALS:
-            raise UserError(
-                f"{row.material.material_id} was calculated with '{row.functional}'; known tensors "
-                f"must be {' or '.join(FUNCTIONALS)}."
-            )
-    return rows
-
-
-def _labels(known: Sequence[KnownMaterial], device: torch.device) -> Labels:
-    targets = np.zeros((len(known), 2, 3, 3))
-    mask = np.zeros((len(known), 2))
-    for i, k in enumerate(known):
-        if k.tensors.electronic is not None:
-            targets[i, 0], mask[i, 0] = electronic_target(k.tensors.electronic), 1.0
-        if k.tensors.ionic is not None:
-            targets[i, 1], mask[i, 1] = to_target(k.tensors.ionic), 1.0
-    return Labels(
-        torch.as_tensor(targets, dtype=torch.float32, device=device),
-        torch.as_tensor(mask, dtype=torch.float32, device=device),
-    )
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _labelled(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(what, done, total)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from screening.symmetry import Cell, crystal_operations
 
 if TYPE_CHECKING:
+    from models.crystal import Crystal
     from models.potential import Potential
 
 Array = NDArray[np.float64]
@@ -53,6 +54,16 @@ def force_constants(cell: Cell, potential: Potential) -> Array:
         blocks += plan.blocks((minus - plus) / (2 * STEP)) / len(hands)
     blocks = _average(blocks, rotations, permutations)
     return without_translations(_matrix(blocks))
+
+
+def effort(crystal: Crystal) -> int:
+    """Cost of a crystal's force constants: its atoms times the force evaluations needed.
+
+    A hundred take a processor core about a second.
+    """
+    proper = np.linalg.det(crystal.rotations) > 0
+    plan = _Plan(crystal.rotations[proper], crystal.permutations[proper])
+    return int(2 * plan.n_atoms * len(plan.moves) * (2 if proper.all() else 1))
 
 
 class _Plan:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.convolution import replace_convolutions
 from models.settings import EncoderName
 from screening.symmetry import Cell
 
@@ -33,6 +34,7 @@ def load(name: EncoderName) -> tuple[Any, dict[str, Any]]:
         model = checkpoint.build_model()
     model.delete_module_by_key("force_output")
     model.key_grad = None  # sevenn's own forces need stresses too; ours come from the edges
+    replace_convolutions(model)
     return model.eval().requires_grad_(False), checkpoint.config
 
 

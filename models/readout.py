@@ -2,8 +2,9 @@
 
 Equations after DTNet (Mao, Li and Tan, npj Comput. Mater. 2024) with the gated equivariant blocks
 of PaiNN (Schütt et al., ICML 2021) extended to rank-2 features: per atom a_s·I + a_v⊗a_v + a_t,
-averaged over the atoms of the cell. All members of an ensemble are evaluated in one pass; every
-parameter carries a leading member axis, and no quantity of one member enters another.
+averaged over the atoms of the cell; Born charges are such tensors too. All members of an ensemble
+are evaluated in one pass; every parameter carries a leading member axis, and no quantity of one
+member enters another.
 
 Shapes: m members, a atoms (padded), c channels. Vectors are (m, a, 3, c) and rank-2 tensors
 (m, a, 5, c), channels last, so that an equivariant linear map is one matrix product.
@@ -17,9 +18,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
-
-N_PARTS = 2
-"""Electronic and ionic."""
 
 
 class MemberLinear(nn.Module):
@@ -102,43 +100,66 @@ class Dropout:
 
 
 class Readout(nn.Module):
-    """Features of all atoms → symmetric matrices L of the electronic and the ionic part.
+    """Features of atoms → tensors and scalars of the atoms.
 
     Parameters
     ----------
     members
         Networks evaluated side by side.
     inputs
-        Channels of the features, the functional's included among the scalars.
+        Channels of the features, context included among the scalars.
     latent
         Channels of the two gated blocks.
+    n_tensors, n_scalars
+        Outputs per atom.
+    asymmetric
+        Give the tensors an antisymmetric part too, as Born charges have.
     """
 
     basis: Tensor
 
-    def __init__(self, members: int, inputs: Width, latent: Width, basis: Tensor) -> None:
+    def __init__(
+        self,
+        members: int,
+        inputs: Width,
+        latent: Width,
+        basis: Tensor,
+        *,
+        n_tensors: int,
+        n_scalars: int = 0,
+        asymmetric: bool = False,
+    ) -> None:
         super().__init__()
         self.register_buffer("basis", basis.float(), persistent=False)
+        self.n_tensors = n_tensors
         self.scalar_in = MemberLinear(members, inputs.scalars, latent.scalars)
         self.vector_in = MemberLinear(members, inputs.vectors, latent.vectors, bias=False)
         self.tensor_in = MemberLinear(members, inputs.tensors, latent.tensors, bias=False)
         self.blocks = nn.ModuleList(GatedBlock(members, latent) for _ in range(2))
-        self.scalar_out = MemberLinear(members, latent.scalars, N_PARTS)
-        self.vector_out = MemberLinear(members, latent.vectors, N_PARTS, bias=False, gain=0.3)
-        self.tensor_out = MemberLinear(members, latent.tensors, N_PARTS, bias=False, gain=0.1)
+        self.scalar_out = MemberLinear(members, latent.scalars, n_tensors + n_scalars)
+        self.vector_out = MemberLinear(members, latent.vectors, n_tensors, bias=False, gain=0.3)
+        self.tensor_out = MemberLinear(members, latent.tensors, n_tensors, bias=False, gain=0.1)
+        self.second_out = (
+            MemberLinear(members, latent.vectors, n_tensors, bias=False, gain=0.3)
+            if asymmetric
+            else None
+        )
 
-    def reset(self, seeds: list[int], mean_targets: Tensor) -> None:
-        """Initialise each member from its seed; outputs start at ``mean_targets`` (m, parts)."""
+    def reset(self, seeds: list[int], mean_outputs: Tensor) -> None:
+        """Initialise each member from its seed.
+
+        Isotropic parts and scalars start at ``mean_outputs`` (m, n_tensors + n_scalars).
+        """
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         for module in self.modules():
             if isinstance(module, MemberLinear):
                 module.reset(generators)
         assert self.scalar_out.bias is not None
         with torch.no_grad():
-            self.scalar_out.bias.copy_(mean_targets[:, None])
+            self.scalar_out.bias.copy_(mean_outputs[:, None])
 
-    def forward(self, s: Tensor, v: Tensor, t: Tensor, dropout: Dropout) -> Tensor:
-        """Per-atom matrices.
+    def forward(self, s: Tensor, v: Tensor, t: Tensor, dropout: Dropout) -> tuple[Tensor, Tensor]:
+        """Outputs per atom.
 
         Parameters
         ----------
@@ -147,18 +168,21 @@ class Readout(nn.Module):
 
         Returns
         -------
-        Tensor
-            (m, a, parts, 3, 3), symmetric.
+        tuple
+            Tensors (m, a, n_tensors, 3, 3) and scalars (m, a, n_scalars).
         """
         s, v, t = dropout(silu(self.scalar_in(s))), self.vector_in(v), self.tensor_in(t)
         for block in self.blocks:
             s, v, t = block(s, v, t, dropout)
-        isotropic = self.scalar_out(s)[..., None, None] * torch.eye(3, device=s.device)
+        traces, scalars = self.scalar_out(s).tensor_split([self.n_tensors], dim=-1)
+        tensors = traces[..., None, None] * torch.eye(3, device=s.device)
         vector = self.vector_out(v).transpose(-1, -2)
-        dyadic = vector[..., :, None] * vector[..., None, :]
+        tensors = tensors + vector[..., :, None] * vector[..., None, :]
+        if self.second_out is not None:
+            dyad = vector[..., :, None] * self.second_out(v).transpose(-1, -2)[..., None, :]
+            tensors = tensors + dyad - dyad.transpose(-1, -2)
         deviatoric = torch.einsum("makp,kij->mapij", self.tensor_out(t), self.basis)
-        per_atom: Tensor = isotropic + dyadic + deviatoric
-        return per_atom
+        return tensors + deviatoric, scalars
 
 
 def smooth_norm(x: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.cache import FeatureCache
-from models.ensemble import Ensemble, Progress, training_hash
+from models.ensemble import Ensemble, Progress
+from models.files import load, save
+from models.fitting import fit, training_hash
 from models.settings import ModelSettings
 from screening.errors import UserError
 from screening.material import KnownMaterial
@@ -29,14 +31,14 @@ def fit_or_reuse(
     store = cache.root / "models" / wanted
     for place in (directory, store):
         try:
-            ensemble = Ensemble.load(place)
+            ensemble = load(place)
         except UserError:
             continue
         if ensemble.training_hash == wanted:
             if place is store:
-                ensemble.save(directory)
+                save(ensemble, directory)
             return ensemble
-    ensemble = Ensemble.fit(known, settings, seed, cache, progress)
-    ensemble.save(directory)
-    ensemble.save(store)
+    ensemble = fit(known, settings, seed, cache, progress)
+    save(ensemble, directory)
+    save(ensemble, store)
     return ensemble

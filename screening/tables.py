@@ -60,6 +60,27 @@ def read_known(path: Path) -> list[KnownMaterial]:
     return known_from_frame(read_frame(path), str(path))
 
 
+def read_usable(path: Path) -> tuple[list[KnownMaterial], list[str]]:
+    """Like :func:`read_known`, but rows that cannot be used are left out.
+
+    Returns
+    -------
+    tuple
+        The materials, and why each of the others was refused.
+    """
+    frame = read_frame(path)
+    known: list[KnownMaterial] = []
+    reasons = []
+    for position in range(len(frame)):
+        try:
+            known += known_from_frame(frame.iloc[[position]], str(path))
+        except UserError as error:
+            reasons.append(str(error))
+    if not known:
+        raise UserError(reasons[0] if reasons else f"{path} has no rows.")
+    return known, reasons
+
+
 def known_from_frame(frame: pd.DataFrame, what: str) -> list[KnownMaterial]:
     """Like :func:`read_known`, from a table already in memory; ``what`` names it."""
     _require(frame, ["material_id", "structure", "band_gap", "functional", "eps_electronic"], what)

@@ -11,9 +11,13 @@ import pytest
 import torch
 
 from models.cache import FeatureCache
-from models.data import AtomRows, Normalisation
+from models.calibration import Calibration
+from models.data import Normalisation
+from models.domain import Domain
 from models.encoder import rank2_basis
 from models.ensemble import LATENT, Ensemble
+from models.fitting import fit
+from models.inputs import N_CONTEXT, Examples
 from models.readout import Readout, Width
 from models.settings import ModelSettings
 from screening.builtin import builtin_hidden, builtin_known
@@ -55,7 +59,7 @@ def quick() -> ModelSettings:
 @pytest.fixture(scope="session")
 def trained(builtin: list[KnownMaterial], quick: ModelSettings, cache: FeatureCache) -> Ensemble:
     """Trained on the built-in crystals."""
-    return Ensemble.fit(builtin, quick, 0, cache)
+    return fit(builtin, quick, 0, cache)
 
 
 @pytest.fixture(scope="session")
@@ -65,21 +69,26 @@ def wild(cache: FeatureCache, prototypes: dict[str, Any]) -> Callable[..., Ensem
     What the last layers of a fresh network put out is small; multiplied, it makes predictions
     that differ from crystal to crystal and are far from isotropic.
     """
-    features = cache.features(list(prototypes.values()))
     layout = cache.encoder.layout
-    atoms = AtomRows(features, np.zeros(len(features), dtype=np.int64), torch.device("cpu"))
-    normalise = Normalisation.of(atoms, layout)
+    crystals = list(prototypes.values())
+    none = [None] * len(crystals)
+    examples = Examples.of(crystals, np.zeros(len(crystals), np.int64), none, cache, layout)
+    normalise = Normalisation.of(examples.rows, layout)
+    domain = Domain.of(examples.inputs(normalise, layout, torch.device("cpu")))
     settings = ModelSettings(encoder="7net-0", members=3, device="cpu")
 
     def make(isotropic: float, anisotropic: float) -> Ensemble:
-        inputs = Width(layout.scalars + 1, layout.vectors, layout.tensors)
-        readout = Readout(settings.members, inputs, LATENT, rank2_basis())
-        readout.reset([1, 2, 3], torch.tensor([MEAN_TARGETS] * settings.members))
+        inputs = Width(layout.scalars + N_CONTEXT, layout.vectors, layout.tensors)
+        readout = Readout(settings.members, inputs, LATENT, rank2_basis(), n_tensors=2, n_scalars=1)
+        readout.reset([1, 2, 3], torch.tensor([[*MEAN_TARGETS, 0.0]] * settings.members))
         with torch.no_grad():
             readout.scalar_out.weight *= isotropic
             readout.vector_out.weight *= anisotropic**0.5  # enters squared
             readout.tensor_out.weight *= anisotropic
-        return Ensemble(settings, layout, readout, normalise, {}, "untrained")
+        return Ensemble(
+            settings, layout, readout, None, normalise, domain, MEAN_TARGETS[1],
+            Calibration.none(), {}, "untrained",
+        )  # fmt: skip
 
     return make
 

@@ -33,7 +33,9 @@ def test_values_by_hand() -> None:
 
 def test_perfect_predictions_have_no_error() -> None:
     true = np.stack([SYMMETRIC, 3 * np.eye(3)])
-    assert set(tensor_errors(true, true).values()) == {0.0}
+    errors = tensor_errors(true, true)
+    assert errors.pop("within_25") == 1.0
+    assert set(errors.values()) == {0.0}
 
 
 @given(arrays(float, (4, 3), elements=st.floats(0.1, 50)))

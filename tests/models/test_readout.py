@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -11,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.data import AtomRows, Normalisation
+from models.data import Inputs, Normalisation, Rows
 from models.encoder import FeatureLayout
-from models.readout import N_PARTS, Dropout, Readout, Width
+from models.readout import Dropout, Readout, Width
 
 MEMBERS, ATOMS = 3, 7
+N_PARTS = 2
 INPUTS, LATENT = Width(6, 5, 4), Width(8, 7, 6)
 EXACT = 1e-10
 SILENT = Dropout(0.0)
@@ -39,7 +41,7 @@ BASIS = exact_basis()
 @pytest.fixture(scope="module")
 def readout() -> Readout:
     """Random networks with large weights, in double precision."""
-    network = Readout(MEMBERS, INPUTS, LATENT, BASIS).double()
+    network = Readout(MEMBERS, INPUTS, LATENT, BASIS, n_tensors=N_PARTS).double()
     network.basis = BASIS  # the module keeps single precision
     network.reset([1, 2, 3], torch.zeros(MEMBERS, N_PARTS))
     with torch.no_grad():
@@ -72,8 +74,8 @@ def test_tensors_turn_with_the_features(
     matrix = rotation(seed, improper)
     r = torch.as_tensor(matrix)
     with torch.no_grad():
-        before = readout(*features(seed), SILENT)
-        after = readout(*rotate(features(seed), matrix), SILENT)
+        before = readout(*features(seed), SILENT)[0]
+        after = readout(*rotate(features(seed), matrix), SILENT)[0]
     assert before.shape == (MEMBERS, ATOMS, N_PARTS, 3, 3)
     assert torch.allclose(before, before.mT, atol=EXACT)
     assert torch.allclose(
@@ -88,7 +90,7 @@ def test_vectors_and_tensors_both_make_the_result_anisotropic(
     """Guards the test of equivariance: isotropic matrices would pass it."""
     inputs = [x if i != zeroed else torch.zeros_like(x) for i, x in enumerate(features(0))]
     with torch.no_grad():
-        found = readout(*inputs, SILENT)
+        found = readout(*inputs, SILENT)[0]
     isotropic = found.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] * torch.eye(3)
     assert float((found - isotropic).abs().amax(dim=(-1, -2)).min()) > 1e-3
 
@@ -100,7 +102,7 @@ def test_members_and_atoms_do_not_see_each_other(seed: int, moved: int, readout:
     for x, y in zip(mixed, second, strict=True):
         x[moved, 0] = y[moved, 0]
     with torch.no_grad():
-        before, after = readout(*first, SILENT), readout(*mixed, SILENT)
+        before, after = readout(*first, SILENT)[0], readout(*mixed, SILENT)[0]
     changed = (before != after).flatten(2).any(dim=-1)
     expected = torch.zeros(MEMBERS, ATOMS, dtype=torch.bool)
     expected[moved, 0] = True
@@ -110,14 +112,14 @@ def test_members_and_atoms_do_not_see_each_other(seed: int, moved: int, readout:
 def test_members_have_networks_of_their_own(readout: Readout) -> None:
     same = [x[:1].expand_as(x).contiguous() for x in features(3)]
     with torch.no_grad():
-        found = readout(*same, SILENT)
+        found = readout(*same, SILENT)[0]
     assert float((found[0] - found[1]).abs().max()) > 1e-2
     assert float((found[1] - found[2]).abs().max()) > 1e-2
 
 
 def test_initial_weights_depend_on_the_member_s_seed_alone() -> None:
     def weights(seeds: list[int]) -> dict[str, Tensor]:
-        network = Readout(len(seeds), INPUTS, LATENT, BASIS)
+        network = Readout(len(seeds), INPUTS, LATENT, BASIS, n_tensors=N_PARTS)
         network.reset(seeds, torch.zeros(len(seeds), N_PARTS))
         return {name: p.detach().clone() for name, p in network.named_parameters()}
 
@@ -128,14 +130,14 @@ def test_initial_weights_depend_on_the_member_s_seed_alone() -> None:
 
 
 def test_a_fresh_network_puts_out_the_mean_targets() -> None:
-    network = Readout(2, INPUTS, LATENT, BASIS)
+    network = Readout(2, INPUTS, LATENT, BASIS, n_tensors=N_PARTS)
     means = torch.tensor([[1.5, 0.5], [2.5, -1.0]])
     network.reset([0, 1], means)
     with torch.no_grad():
         for layer in (network.scalar_out, network.vector_out, network.tensor_out):
             layer.weight.zero_()
         s, v, t = (x[:2].float() for x in features(0))
-        found = network(s, v, t, SILENT)
+        found = network(s, v, t, SILENT)[0]
     assert torch.allclose(found, (means[:, None, :, None, None] * torch.eye(3)).expand_as(found))
 
 
@@ -157,11 +159,29 @@ def test_dropout_masks_come_from_the_members_generators() -> None:
 LAYOUT = FeatureLayout(scalars=3, vectors=2, tensors=2)
 
 
-def atom_rows(sizes: list[int], seed: int = 0, scale: float = 1.0) -> AtomRows:
-    """Random features; every other crystal is PBEsol's."""
+CPU = torch.device("cpu")
+
+
+def atom_rows(sizes: list[int], seed: int = 0, scale: float = 1.0) -> Rows:
+    """Random features of crystals without symmetry."""
     random = np.random.default_rng(seed)
-    found = [(scale * random.normal(size=(n, LAYOUT.width))).astype(np.float16) for n in sizes]
-    return AtomRows(found, np.arange(len(sizes)) % 2, torch.device("cpu"))
+    found = (scale * random.normal(size=(sum(sizes), LAYOUT.width))).astype(np.float16)
+    return Rows(
+        torch.from_numpy(found),
+        np.array(sizes),
+        np.cumsum(sizes) - sizes,
+        torch.from_numpy(np.repeat(1 / np.array(sizes), sizes).astype(np.float32)),
+        torch.eye(9).repeat(len(sizes), 1, 1),
+    )
+
+
+def inputs_of(
+    rows: Rows, normalise: Normalisation | None = None, crystals: slice = slice(None)
+) -> Inputs:
+    """Every other crystal is PBEsol's."""
+    context = (torch.arange(len(rows)) % 2).float()[:, None]
+    normalise = normalise or Normalisation.of(rows, LAYOUT)
+    return rows.inputs(normalise, LAYOUT, context, CPU, crystals)
 
 
 @given(
@@ -170,7 +190,7 @@ def atom_rows(sizes: list[int], seed: int = 0, scale: float = 1.0) -> AtomRows:
 )
 def test_batches_average_over_the_atoms_of_each_crystal(sizes: list[int], seed: int) -> None:
     atoms = atom_rows(sizes, seed)
-    inputs = atoms.inputs(Normalisation.of(atoms, LAYOUT), LAYOUT)
+    inputs = inputs_of(atoms)
     crystals = np.random.default_rng(seed).integers(0, len(sizes), size=(2, 5))
     batch = inputs.batch(crystals)
     for part, of_all in zip(
@@ -182,7 +202,7 @@ def test_batches_average_over_the_atoms_of_each_crystal(sizes: list[int], seed: 
             for place, crystal in enumerate(line):
                 expected = pieces[crystal].mean(dim=0)
                 assert torch.allclose(found[member, place], expected, atol=1e-5)
-    functional = batch.mean_over_atoms(batch.features[0])[..., -1].numpy()
+    functional = batch.mean_over_atoms(batch.with_context()[0])[..., -1].numpy()
     assert np.allclose(functional, crystals % 2, atol=1e-6)
 
 
@@ -190,24 +210,26 @@ def test_some_of_the_crystals_have_the_inputs_they_have_among_all() -> None:
     sizes = [2, 5, 1, 3, 4]
     atoms = atom_rows(sizes)
     normalise = Normalisation.of(atoms, LAYOUT)
-    everything, some = (atoms.inputs(normalise, LAYOUT, c) for c in (slice(None), slice(2, 4)))
+    everything, some = (inputs_of(atoms, normalise, c) for c in (slice(None), slice(2, 4)))
     assert some.sizes.tolist() == [1, 3]
     first, second = everything.batch(np.array([[2, 3]])), some.batch(np.array([[0, 1]]))
-    for a, b in zip(first.features, second.features, strict=True):
-        assert torch.equal(a, b)
+    assert torch.equal(first.weight, second.weight)
+    for a, b in zip(first.with_context(), second.with_context(), strict=True):
+        assert torch.equal(a[:, :4], b[:, :4])
 
 
 def test_normalised_features_are_of_order_one_and_bounded() -> None:
     atoms = atom_rows([4] * 50)
-    atoms.rows = atoms.rows * torch.linspace(0.1, 20, LAYOUT.width).half() + 1.0
+    stretched = atoms.features * torch.linspace(0.1, 20, LAYOUT.width).half() + 1.0
+    atoms = dataclasses.replace(atoms, features=stretched)
     normalise = Normalisation.of(atoms, LAYOUT)
-    inputs = atoms.inputs(normalise, LAYOUT)
-    assert inputs.scalars.shape == (200, LAYOUT.scalars + 1)
+    inputs = inputs_of(atoms, normalise)
+    assert inputs.scalars.shape == (200, LAYOUT.scalars)
     assert inputs.vectors.shape == (200, 3, LAYOUT.vectors)
     assert inputs.tensors.shape == (200, 5, LAYOUT.tensors)
-    assert torch.allclose(inputs.scalars[:, :-1].mean(dim=0), torch.zeros(3), atol=0.02)
-    assert torch.allclose(inputs.scalars[:, :-1].std(dim=0), torch.ones(3), atol=0.05)
-    far = atom_rows([3] * 4, scale=1e4).inputs(normalise, LAYOUT)
+    assert torch.allclose(inputs.scalars.mean(dim=0), torch.zeros(3), atol=0.02)
+    assert torch.allclose(inputs.scalars.std(dim=0), torch.ones(3), atol=0.05)
+    far = inputs_of(atom_rows([3] * 4, scale=1e4), normalise)
     assert float(far.scalars.abs().max()) <= 6.0
     assert float(far.vectors.norm(dim=1).max()) <= 6.0
     assert float(far.tensors.norm(dim=1).max()) <= 6.0

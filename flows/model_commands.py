@@ -1,0 +1,275 @@
+"""``screen predict``, ``screen train`` and ``screen benchmark``: the model by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from screening.errors import UserError
+
+if TYPE_CHECKING:
+    from models.ensemble import Ensemble, Prediction
+    from screening.material import Material
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
+Model = Annotated[
+    Path | None,
+    typer.Option(help="Directory of a trained ensemble. Default: the one that comes along."),
+]
+NINETY = 2
+"""Place of the 90 % interval."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    app.command()(predict)
+    app.command()(train)
+    app.command()(benchmark)
+
+
+def predict(
+    structures: Annotated[
+        list[Path],
+        typer.Argument(help="CIF or POSCAR files, folders of them, tables, ASE databases."),
+    ],
+    model: Model = None,
+    functional: Annotated[
+        str, typer.Option(help="PBE or PBEsol: what a calculation would be made with.")
+    ] = "PBE",
+    band_gaps: Annotated[
+        Path | None,
+        typer.Option(help="CSV (file, band_gap): known PBE gaps in eV make ε∞ more certain."),
+    ] = None,
+    physics: Annotated[
+        bool,
+        typer.Option(
+            help="Build the ionic part of small cells on force constants: seconds per crystal, "
+            "and far better for soft polar ones."
+        ),
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Predict dielectric tensors: electronic, ionic and static, with error bars.
+
+    ε̄ is a third of the trace; in brackets the interval that holds the DFPT value in 90 of 100
+    crystals like those trained on; n is the square root of the mean electronic eigenvalue.
+    """
+    from models.cache import FeatureCache, ForceConstantCache
+    from models.settings import FUNCTIONALS
+    from screening.inputs import read_crystals
+
+    if functional not in FUNCTIONALS:
+        raise UserError(f"There is no functional '{functional}' here; PBE or PBEsol.")
+    materials = read_crystals(structures, band_gaps)
+    ensemble = _ensemble(model)
+    cache = FeatureCache(ensemble.settings.encoder, device=_device(ensemble))
+    _check_elements(materials, ensemble)
+    with _progress() as progress:
+        prediction = ensemble.predict(
+            [m.structure for m in materials],
+            functional,
+            cache,
+            progress,
+            [m.band_gap for m in materials],
+            ForceConstantCache.beside(cache) if physics else None,
+        )
+    rows = prediction_rows(materials, prediction, ensemble)
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+    else:
+        _show(rows)
+
+
+def prediction_rows(
+    materials: list[Material], prediction: Prediction, ensemble: Ensemble
+) -> list[dict[str, Any]]:
+    """One plain record per crystal, tensors in the crystal's own Cartesian frame."""
+    from models.calibration import PARTS
+
+    central = {part: prediction.central(part) for part in PARTS}
+    rows = []
+    for i, material in enumerate(materials):
+        row: dict[str, Any] = {
+            "material_id": material.material_id,
+            "formula": material.formula,
+            "n_sites": material.n_sites,
+            "band_gap": material.band_gap,
+        }
+        for part in PARTS:
+            tensor = central[part][i]
+            mean = float(np.trace(tensor) / 3)
+            reach = prediction.deviation(part)[i] * ensemble.calibration.quantiles[part][NINETY]
+            row[part] = {
+                "tensor": np.round(tensor, 4).tolist(),
+                "eigenvalues": np.round(np.linalg.eigvalsh(tensor), 4).tolist(),
+                "mean": round(mean, 4),
+                "interval_90": [round(float(mean * np.exp(s * reach)), 4) for s in (-1, 1)],
+            }
+        electronic, static = row["electronic"], row["static"]
+        row["refractive_index"] = round(float(np.sqrt(electronic["mean"])), 4)
+        row["anisotropy"] = round(static["eigenvalues"][2] / static["eigenvalues"][0], 4)
+        row["in_domain"] = bool(prediction.distance[i] <= 1)
+        row["physical"] = bool(prediction.physical[i])
+        rows.append(row)
+    return rows
+
+
+def train(
+    known: Annotated[Path, typer.Argument(help="Table of known tensors (.parquet, .csv, .jsonl).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory for the ensemble.")],
+    seed: Annotated[int, typer.Option(help="Fixes all chance.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="E.g. --set epochs=30; repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train an ensemble on a table of known tensors, for `screen predict --model`.
+
+    Rows whose tensor cannot be trusted are left out and counted. The errors shown are of the tenth
+    of the compositions that only the error bars are calibrated on.
+    """
+    import yaml
+    from pydantic import ValidationError
+
+    from models.cache import FeatureCache
+    from models.ensemble import resolve_device
+    from models.files import save
+    from models.fitting import fit
+    from models.settings import ModelSettings
+    from screening.tables import read_usable
+
+    pairs = [text.partition("=") for text in settings or []]
+    try:
+        chosen = ModelSettings(**{name: yaml.safe_load(value) for name, _, value in pairs})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"--set {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+    materials, refused = read_usable(known)
+    cache = FeatureCache(chosen.encoder, device=str(resolve_device(chosen.device)))
+    with _progress() as progress:
+        ensemble = fit(materials, chosen, seed, cache, progress)
+    save(ensemble, output)
+    report = {"n_materials": len(materials), "n_refused": len(refused), **ensemble.metrics}
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    if refused:
+        typer.echo(f"{len(refused)} rows left out, the first because: {refused[0]}")
+    for part in ("electronic", "static"):
+        if part in ensemble.metrics:
+            median = ensemble.metrics[part]["median_relative"]
+            typer.echo(f"{part}: median error of ε̄ {median:.1%} on unseen compositions")
+    typer.echo(f"Trained on {len(materials)} materials; the ensemble is in {output}.")
+
+
+def benchmark(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Variants; all of them without any.")
+    ] = None,
+    data: Annotated[
+        Path, typer.Option(envvar="SCREEN_DATA", help="Folder with dielectric_tensors.parquet.")
+    ] = Path("../shared/data"),
+    splits: Annotated[str, typer.Option(help="Numbers of the published splits.")] = "1,2,3,4,5",
+    tail: Annotated[bool, typer.Option(help="Also leave out the extremes and rank.")] = True,
+    work: Annotated[
+        Path, typer.Option(help="Predictions are kept here; what is there is not done again.")
+    ] = Path("benchmark"),
+    cards: Annotated[Path, typer.Option(help="Result cards are written here.")] = Path(
+        "benchmarks/cards"
+    ),
+) -> None:
+    """Judge models under the protocol: published splits, the tail, cards and a table.
+
+    Takes hours for all variants on two cores; stop and start it at will.
+    """
+    from models.cache import FeatureCache
+    from models.protocol.benchmark import make_cards
+    from models.protocol.table import TensorTable
+    from models.protocol.variants import variants
+
+    with _progress() as progress:
+        known = variants(FeatureCache("7net-l3i5"), progress)
+        unknown = sorted(set(names or []) - set(known))
+        if unknown:
+            raise UserError(
+                f"There is no variant '{unknown[0]}'; choose from {', '.join(sorted(known))}."
+            )
+        try:
+            numbers = sorted({int(text) for text in splits.split(",")})
+        except ValueError:
+            raise UserError(f"--splits {splits}: give numbers, like 1,2,5.") from None
+        table = TensorTable.read(data / "dielectric_tensors.parquet")
+        chosen = {name: known[name] for name in names or known}
+        make_cards(chosen, table, numbers, tail, work, cards, typer.echo)
+    from models.protocol.summary import summary
+
+    typer.echo(summary(cards))
+
+
+def _ensemble(directory: Path | None) -> Ensemble:
+    from models.files import load
+    from models.shipped import shipped
+
+    return shipped() if directory is None else load(directory)
+
+
+def _device(ensemble: Ensemble) -> str:
+    from models.ensemble import resolve_device
+
+    return str(resolve_device(ensemble.settings.device))
+
+
+def _check_elements(materials: list[Material], ensemble: Ensemble) -> None:
+    from models.encoder import supported_elements
+
+    supported = supported_elements(ensemble.settings.encoder)
+    for material in materials:
+        strangers = sorted(set(material.elements) - supported)
+        if strangers:
+            raise UserError(
+                f"{material.material_id} contains {strangers[0]}, which the potential "
+                f"{ensemble.settings.encoder} does not know; leave it out."
+            )
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Any]:
+    """Progress on standard error, where it does not mix with what is printed."""
+    from flows.reporter import Reporter
+
+    with Reporter() as reporter:
+        yield reporter.progress
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("crystal", "ε̄ static", "ε̄∞", "ε̄ ionic", "n", "λmax/λmin", ""):
+        table.add_column(heading, justify="left" if heading in ("crystal", "") else "right")
+    for row in rows:
+        notes = [] if row["in_domain"] else ["unlike the training set"]
+        notes += ["with force constants"] if row["physical"] else []
+        parts = [_with_interval(row[part]) for part in ("static", "electronic", "ionic")]
+        name = row["formula"]
+        if row["material_id"] != name:
+            name = f"{name} {row['material_id']}"
+        table.add_row(
+            name, *parts, f"{row['refractive_index']:.2f}", f"{row['anisotropy']:.2f}",
+            ", ".join(notes),
+        )  # fmt: skip
+    Console().print(table)
+
+
+def _with_interval(part: dict[str, Any]) -> str:
+    low, high = part["interval_90"]
+    return f"{part['mean']:.3g} ({low:.3g}–{high:.3g})"

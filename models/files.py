@@ -1,0 +1,121 @@
+"""Trained ensembles on disk: ``model.safetensors`` and ``model.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.calibration import Calibration
+from models.data import Normalisation
+from models.domain import Domain
+from models.encoder import FeatureLayout, rank2_basis
+from models.ensemble import FORMAT, LATENT, LATENT_BORN, Ensemble
+from models.inputs import N_CONTEXT
+from models.readout import Readout, Width
+from models.settings import ModelSettings
+from screening.errors import UserError
+from screening.io import atomic_path, atomic_write
+
+Tensors = dict[str, torch.Tensor]
+
+
+def save(ensemble: Ensemble, directory: Path, *, half: bool = False) -> None:
+    """Write the weights, then the manifest, whose presence means whole.
+
+    ``half`` keeps the weights in half precision, for shipping.
+    """
+    from safetensors.torch import save as to_bytes
+
+    tensors: Tensors = {}
+    for name, part in (("readout", ensemble.readout), ("born", ensemble.born)):
+        if part is not None:
+            weights = part.state_dict()
+            kept = {k: v.half() if half else v for k, v in weights.items()}
+            tensors |= {f"{name}.{k}": v for k, v in kept.items()}
+    tensors |= {f"normalise.{k}": v for k, v in vars(ensemble.normalise).items()}
+    tensors |= {f"domain.{k}": v for k, v in vars(ensemble.domain).items()}
+    with atomic_path(directory / "model.safetensors") as temporary:
+        # Not with save_file, which hides from us that a disk is full.
+        temporary.write_bytes(to_bytes({k: v.cpu().contiguous() for k, v in tensors.items()}))
+        digest = _digest(temporary)
+    manifest = {
+        "format": FORMAT,
+        "settings": ensemble.settings.model_dump(),
+        "layout": asdict(ensemble.layout),
+        "training_hash": ensemble.training_hash,
+        "offset": ensemble.offset,
+        "calibration": ensemble.calibration.to_dict(),
+        "metrics": ensemble.metrics,
+        "digest": digest,
+    }
+    atomic_write(directory / "model.json", json.dumps(manifest, indent=2) + "\n")
+
+
+def load(directory: Path) -> Ensemble:
+    """Read a saved ensemble.
+
+    Raises
+    ------
+    UserError
+        No model there, one of another format, or a damaged file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        manifest = json.loads((directory / "model.json").read_text())
+        if manifest["format"] != FORMAT:
+            raise UserError(
+                f"The model in {directory} has format {manifest['format']}, this version reads "
+                f"format {FORMAT}; train it again with this version."
+            )
+        weights = directory / "model.safetensors"
+        if _digest(weights) != manifest["digest"]:
+            raise ValueError("not the weights that the manifest was written for")
+        return _built(manifest, load_file(weights))
+    except FileNotFoundError:
+        raise UserError(f"There is no trained model in {directory}.") from None
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError):
+        raise UserError(
+            f"The model in {directory} is damaged or cut short; delete the directory and train "
+            "again."
+        ) from None
+
+
+def _built(manifest: dict[str, Any], tensors: Tensors) -> Ensemble:
+    settings = ModelSettings(**manifest["settings"])
+    layout = FeatureLayout(**manifest["layout"])
+    inputs = Width(layout.scalars + N_CONTEXT, layout.vectors, layout.tensors)
+    readout = Readout(settings.members, inputs, LATENT, rank2_basis(), n_tensors=2, n_scalars=1)
+    readout.load_state_dict(_below("readout.", tensors))
+    born = None
+    if weights := _below("born.", tensors):
+        born = Readout(
+            settings.members, inputs, LATENT_BORN, rank2_basis(), n_tensors=1, asymmetric=True
+        )
+        born.load_state_dict(weights)
+    return Ensemble(
+        settings,
+        layout,
+        readout,
+        born,
+        Normalisation(**_below("normalise.", tensors)),
+        Domain(**_below("domain.", tensors)),
+        manifest["offset"],
+        Calibration.from_dict(manifest["calibration"]),
+        manifest["metrics"],
+        manifest["training_hash"],
+    )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _below(prefix: str, tensors: Tensors) -> Tensors:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,321 @@
+"""Training an ensemble on materials with known tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.born import BornLoss, born_charges
+from models.cache import FeatureCache, ForceConstantCache
+from models.calibration import ENOUGH, PARTS, Calibration, Scale, quantiles, spread_of
+from models.data import Inputs, Normalisation
+from models.dielectric import DielectricLoss, DielectricModel, Labels
+from models.domain import Domain
+from models.encoder import rank2_basis
+from models.ensemble import (
+    FORMAT,
+    LATENT,
+    LATENT_BORN,
+    Ensemble,
+    Prediction,
+    Progress,
+    log_errors,
+    resolve_device,
+)
+from models.force_constants import effort
+from models.inputs import N_CONTEXT, PHYSICS, Examples
+from models.metrics import held_out_metrics
+from models.readout import Readout, Width
+from models.settings import FUNCTIONALS, ModelSettings
+from models.splits import split_by_group
+from models.targets import electronic_target, to_target
+from models.training import train
+from screening.errors import UserError
+from screening.io import stable_hash
+from screening.material import KnownMaterial
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+BORN_EPOCHS = 0.5
+"""Epochs of the Born charges' network, as a share of the other's."""
+ENOUGH_BORN = 100
+"""Crystals with known Born charges below which no network for them is trained."""
+FOLDS = 10
+"""Each member leaves out one of so many parts of the training crystals."""
+
+
+def fit(
+    known: Sequence[KnownMaterial],
+    settings: ModelSettings,
+    seed: int,
+    cache: FeatureCache,
+    progress: Progress | None = None,
+    held_out: Callable[[KnownMaterial], bool] | None = None,
+) -> Ensemble:
+    """Train on materials with at least one known part.
+
+    Parameters
+    ----------
+    known
+        Training materials in any order; the result does not depend on it.
+    seed
+        Fixes splits, initial weights and batches.
+    progress
+        Called with (what, done, total).
+    held_out
+        Tells the materials that serve to calibrate error bars and are not trained on; by
+        default a tenth of them, by composition.
+
+    Raises
+    ------
+    UserError
+        Fewer than ten compositions, or a functional other than PBE and PBEsol.
+    """
+    known = _usable(known)
+    # Without it cuBLAS refuses to work deterministically; it is read when cuBLAS starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    return _Fit(known, settings, seed, cache, progress, held_out).ensemble()
+
+
+class _Fit:
+    """One training, step by step."""
+
+    def __init__(
+        self,
+        known: list[KnownMaterial],
+        settings: ModelSettings,
+        seed: int,
+        cache: FeatureCache,
+        progress: Progress | None,
+        held_out: Callable[[KnownMaterial], bool] | None,
+    ) -> None:
+        self.known, self.settings, self.seed, self.progress = known, settings, seed, progress
+        self.cache = cache
+        self.device = resolve_device(settings.device)
+        self.layout = cache.encoder.layout
+        groups = [_composition(k) for k in known]
+        split = split_by_group(groups, seed)
+        if held_out is None:
+            self.held_out = split.validation
+        else:
+            self.held_out = np.flatnonzero([held_out(k) for k in known])
+        self.training = np.setdiff1d(np.arange(len(known)), self.held_out)
+        self.folds = _folds(groups, FOLDS, seed)
+        self.seeds = [1000 * seed + 10 * member for member in range(settings.members)]
+        gaps = [k.material.band_gap if settings.band_gap else None for k in known]
+        self.examples = Examples.of(
+            [k.material.structure for k in known],
+            np.array([FUNCTIONALS.index(k.functional) for k in known]),
+            gaps,
+            cache,
+            self.layout,
+            _labelled(progress, "encoding known crystals"),
+        )
+        self.normalise = Normalisation.of(self.examples.rows, self.layout)
+
+    def ensemble(self) -> Ensemble:
+        """Train both networks and calibrate."""
+        born, seconds_born = self._born()
+        labels = _labels(self.known, self.device)
+        readout = self._network(LATENT, n_tensors=2, n_scalars=1)
+        means = _mean_targets(labels, self.training)
+        start = torch.tensor([*means, 0.0]).expand(self.settings.members, 3)
+        readout.reset(self.seeds, start)
+        model = DielectricModel(
+            readout, self._inputs(), self.examples.estimates().to(self.device), means[1]
+        )
+        seconds = train(
+            readout, DielectricLoss(model, labels), self._training_rows(), self.settings,
+            self.seeds, self.device, _labelled(self.progress, "training"),
+        )  # fmt: skip
+        ensemble = Ensemble(
+            self.settings, self.layout, readout, born, self.normalise,
+            Domain.of(self._inputs()), means[1], Calibration.none(), {},
+            training_hash(self.known, self.settings, self.seed),
+        )  # fmt: skip
+        targets = ensemble.targets(self.examples)
+        ensemble.calibration = self._calibration(ensemble, targets)
+        ensemble.metrics = {
+            "seconds": round(seconds + seconds_born, 2),
+            "n_held_out": len(self.held_out),
+            **self._metrics(ensemble.finished(targets, self.examples)),
+        }
+        return ensemble
+
+    def _born(self) -> tuple[Readout | None, float]:
+        """Learn Born charges, and give every crystal that is small enough its estimate."""
+        charges = [self._charges(i) for i in range(len(self.known))]
+        labelled = np.array([c is not None for c in charges])
+        rows = self.training[labelled[self.training]]
+        if self.settings.physics_effort == 0 or len(rows) < ENOUGH_BORN:
+            return None, 0.0
+        unknown = [np.full((size, 3, 3), np.nan) for size in self.examples.rows.sizes]
+        table = [u if c is None else c for c, u in zip(charges, unknown, strict=True)]
+        target = torch.as_tensor(np.concatenate(table), dtype=torch.float32, device=self.device)
+        members = self.settings.members
+        # Every crystal is left out by one member, whose charges it gets: its estimate is then as
+        # good or bad as those of crystals never seen.
+        parts = _folds([_composition(k) for k in self.known], members, self.seed + 1)
+        network = self._network(LATENT_BORN, n_tensors=1, asymmetric=True)
+        network.reset(self.seeds, torch.zeros(members, 1))
+        settings = self.settings.model_copy(
+            update={"epochs": max(1, round(BORN_EPOCHS * self.settings.epochs))}
+        )
+        seconds = train(
+            network, BornLoss(network, self._inputs(), target),
+            [rows[parts[rows] != member] for member in range(members)], settings, self.seeds,
+            self.device, _labelled(self.progress, "training Born charges"),
+        )  # fmt: skip
+        found = born_charges(network, self._inputs(), self.examples.crystals)
+        trained = set(rows.tolist())
+        fair = [c[parts[i], None] if i in trained else c for i, c in enumerate(found)]
+        limit = self.settings.physics_effort
+        easy = [
+            i
+            for i, k in enumerate(self.known)
+            if k.tensors.ionic is not None and effort(self.examples.crystals[i]) <= limit
+        ]
+        self.examples.add_physics(
+            fair, ForceConstantCache.beside(self.cache), easy,
+            _labelled(self.progress, "force constants of known crystals"),
+        )  # fmt: skip
+        return network, seconds
+
+    def _charges(self, row: int) -> Array | None:
+        """Labels of the representatives, if the record has them for this very cell."""
+        given = self.known[row].extras.get("born_charges")
+        crystal = self.examples.crystals[row]
+        if given is None or np.shape(given) != (len(crystal.owner), 3, 3):
+            return None
+        return crystal.reduced_tensors(np.array(given, dtype=float))
+
+    def _network(self, latent: Width, **outputs: Any) -> Readout:
+        inputs = Width(self.layout.scalars + N_CONTEXT, self.layout.vectors, self.layout.tensors)
+        return Readout(self.settings.members, inputs, latent, rank2_basis(), **outputs)
+
+    def _inputs(self) -> Inputs:
+        return self.examples.inputs(self.normalise, self.layout, self.device)
+
+    def _training_rows(self) -> list[Indices]:
+        rows = self.training
+        own = [rows[self.folds[rows] != m % FOLDS] for m in range(self.settings.members)]
+        return [part if len(part) else rows for part in own]
+
+    def _calibration(self, ensemble: Ensemble, targets: Array) -> Calibration:
+        labels = _labels(self.known, torch.device("cpu"))
+        physics = self.examples.context[:, PHYSICS.start].astype(float)
+        scales = []
+        for part in range(2):
+            rows = self.held_out[labels.known[self.held_out, part].numpy() > 0]
+            if len(rows) < ENOUGH:
+                return Calibration.none()
+            predicted = targets[:, rows, part]
+            true = labels.targets[rows, part].numpy()
+            errors = np.trace(predicted.mean(axis=0) - true, axis1=-2, axis2=-1) / 3
+            own = physics[rows] if part else np.zeros(len(rows))
+            scales.append(Scale.fitted(errors, spread_of(predicted), own))
+        electronic, ionic = scales
+        normal = Calibration.none().quantiles
+        ensemble.calibration = Calibration(electronic, ionic, normal, len(self.held_out))
+        prediction = ensemble.finished(targets, self.examples)
+        bounds = {}
+        for name in PARTS:
+            rows = np.array(
+                [i for i in self.held_out if getattr(self.known[i].tensors, name) is not None]
+            )
+            true = np.stack([getattr(self.known[i].tensors, name) for i in rows])
+            bounds[name] = quantiles(*log_errors(prediction, name, true, rows))
+        return Calibration(electronic, ionic, bounds, len(self.held_out))
+
+    def _metrics(self, prediction: Prediction) -> dict[str, Any]:
+        central = [prediction.central(part)[None] for part in ("electronic", "ionic")]
+        truth = [k.tensors for k in self.known]
+        return held_out_metrics(central[0], central[1], truth, [self.held_out])
+
+
+def training_hash(known: Sequence[KnownMaterial], settings: ModelSettings, seed: int) -> str:
+    """Hash of everything that decides the outcome of a training."""
+    ignored = {"device", "physics_candidates"}
+    rows = [
+        [
+            k.material.structure_hash, k.functional, k.tensors.to_dict(), k.material.band_gap,
+            k.extras.get("born_charges"),
+        ]
+        for k in _in_order(known)
+    ]  # fmt: skip
+    return stable_hash([FORMAT, settings.model_dump(exclude=ignored), seed, rows])
+
+
+def _in_order(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
+    return sorted(
+        known, key=lambda k: (k.material.structure_hash, k.functional, k.material.material_id)
+    )
+
+
+def _composition(known: KnownMaterial) -> str:
+    """Reduced formula of the structure; a table may spell its formulas in any way."""
+    return str(known.material.structure.composition.reduced_formula)
+
+
+def _usable(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
+    rows = [
+        k
+        for k in _in_order(known)
+        if k.tensors.electronic is not None or k.tensors.ionic is not None
+    ]
+    n_groups = len({_composition(k) for k in rows})
+    if n_groups < 10:
+        raise UserError(
+            f"Only {n_groups} compositions with known dielectric tensors to learn from; the "
+            "80/10/10 splits need at least 10: add known materials."
+        )
+    for row in rows:
+        if row.functional not in FUNCTIONALS:
+            raise UserError(
+                f"{row.material.material_id} was calculated with '{row.functional}'; known tensors "
+                f"must be {' or '.join(FUNCTIONALS)}."
+            )
+    return rows
+
+
+def _folds(groups: Sequence[str], n: int, seed: int) -> Indices:
+    """Number of the part (0 to n − 1) of each row, whole groups at a time."""
+    names = sorted(set(groups))
+    order = np.random.default_rng(seed + 77).permutation(len(names))
+    part = {names[name]: place % n for place, name in enumerate(order)}
+    return np.array([part[group] for group in groups])
+
+
+def _labels(known: Sequence[KnownMaterial], device: torch.device) -> Labels:
+    targets = np.zeros((len(known), 2, 3, 3))
+    mask = np.zeros((len(known), 2))
+    for i, k in enumerate(known):
+        if k.tensors.electronic is not None:
+            targets[i, 0], mask[i, 0] = electronic_target(k.tensors.electronic), 1.0
+        if k.tensors.ionic is not None:
+            targets[i, 1], mask[i, 1] = to_target(k.tensors.ionic), 1.0
+    return Labels(
+        torch.as_tensor(targets, dtype=torch.float32, device=device),
+        torch.as_tensor(mask, dtype=torch.float32, device=device),
+    )
+
+
+def _mean_targets(labels: Labels, rows: Indices) -> list[float]:
+    """Mean diagonal target of the electronic and the ionic part."""
+    trace = labels.targets.diagonal(dim1=-2, dim2=-1).mean(-1).cpu()[rows]
+    known = labels.known.cpu()[rows]
+    means = (trace * known).sum(0) / known.sum(0).clamp(min=1.0)
+    return [float(x) for x in means]
+
+
+def _labelled(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(what, done, total)

@@ -1,0 +1,254 @@
+"""Running the protocol: variants × splits, resumable, and what comes out as cards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.calibration import LEVELS, PARTS, coverage
+from models.metrics import material_errors
+from models.protocol.card import hardware, write_card
+from models.protocol.scores import paired, scores
+from models.protocol.splits import N_SPLITS, published_split
+from models.protocol.table import TensorTable
+from models.protocol.variants import EnsembleVariant, Outcome, Variant
+from screening.io import atomic_path
+from screening.tensors import mean_permittivity
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+Note = Callable[[str], None]
+
+COMPARED = ("mae_9", "log_scalar", "log_anisotropy")
+"""Metrics of the paired comparisons."""
+TAIL = 98
+"""Percentile above which materials are left out of training in the tail test."""
+TAIL_MERITS = ("mean", "anisotropy")
+TOP = (2, 5)
+"""Percent of the ranking in which left-out materials are looked for."""
+
+
+def save_outcome(path: Path, rows: Indices, outcome: Outcome) -> None:
+    """Write predictions for the given rows atomically."""
+    arrays = {f"central_{k}": v for k, v in outcome.central.items()}
+    arrays |= {f"deviation_{k}": v for k, v in outcome.deviation.items()}
+    arrays |= {f"optimistic_{k}": v for k, v in outcome.optimistic.items()}
+    rest = {
+        "bounds": outcome.bounds, "seconds": outcome.seconds, "cpu_seconds": outcome.cpu_seconds
+    }  # fmt: skip
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, rows=rows, rest=np.array(json.dumps(rest)), **arrays)  # type: ignore[arg-type]
+
+
+def load_outcome(path: Path) -> tuple[Indices, Outcome]:
+    """Inverse of :func:`save_outcome`."""
+    with np.load(path) as data:
+        rest = json.loads(str(data["rest"]))
+        groups: dict[str, dict[str, Array]] = {"central": {}, "deviation": {}, "optimistic": {}}
+        for name in data.files:
+            kind, _, key = name.partition("_")
+            if kind in groups:
+                groups[kind][key] = data[name]
+        bounds = {part: tuple(q) for part, q in rest["bounds"].items()}
+        return data["rows"], Outcome(
+            groups["central"], groups["deviation"], bounds, groups["optimistic"],
+            rest["seconds"], rest["cpu_seconds"],
+        )  # fmt: skip
+
+
+def run_splits(
+    name: str, variant: Variant, table: TensorTable, numbers: Sequence[int], work: Path, note: Note
+) -> None:
+    """Train on every split that has no result in ``work`` yet and predict its test materials."""
+    for number in numbers:
+        path = work / name / f"split-{number}.npz"
+        if path.exists():
+            note(f"{name}, split {number}: done before")
+            continue
+        split = published_split(table.material_ids, number)
+        outcome = variant(table, split.train, split.validation, split.test, number)
+        save_outcome(path, split.test, outcome)
+        note(f"{name}, split {number}: trained in {outcome.seconds:.0f} s")
+
+
+def splits_card(
+    name: str, variant: Variant, table: TensorTable, work: Path, reference: str | None
+) -> dict[str, Any]:
+    """Figures over all splits that are done, with a paired comparison to another variant."""
+    found = [
+        load_outcome(path) for n in range(1, N_SPLITS + 1)
+        if (path := work / name / f"split-{n}.npz").exists()
+    ]  # fmt: skip
+    card: dict[str, Any] = {
+        **_header(name, variant, table),
+        "protocol": f"{len(found)} published splits, test materials",
+        "training_seconds": round(float(np.mean([o.seconds for _, o in found])), 1),
+        "training_cpu_seconds": round(float(np.mean([o.cpu_seconds for _, o in found])), 1),
+        "figures": {},
+    }
+    for part in PARTS:
+        card["figures"][part] = _part_figures(found, table, part)
+    if reference is not None:
+        card["paired"] = {
+            "minus": reference, **_paired(name, reference, table, work)
+        }  # fmt: skip
+    return card
+
+
+def _header(name: str, variant: Variant, table: TensorTable) -> dict[str, Any]:
+    settings = variant.settings.model_dump() if isinstance(variant, EnsembleVariant) else {}
+    return {
+        "variant": name,
+        "data": {"file": "dielectric_tensors.parquet", "sha256": table.digest},
+        "settings": settings,
+        "hardware": hardware(),
+    }
+
+
+def _labelled(rows: Indices, table: TensorTable, part: str) -> NDArray[np.bool_]:
+    return table.labelled(part)[rows]
+
+
+def _part_figures(
+    found: list[tuple[Indices, Outcome]], table: TensorTable, part: str
+) -> dict[str, Any]:
+    means: dict[str, list[float]] = {}
+    pooled_errors, pooled_true, systems = [], [], []
+    covered = []
+    for rows, outcome in found:
+        known = _labelled(rows, table, part)
+        true, predicted = table.truth(part)[rows[known]], outcome.central[part][known]
+        for metric, errors in material_errors(predicted, true).items():
+            means.setdefault(metric, []).append(float(np.nanmean(errors)))
+        pooled_errors.append(predicted)
+        pooled_true.append(true)
+        systems += [table.systems[i] for i in rows[known]]
+        if outcome.bounds:
+            logs = np.log(mean_permittivity(predicted) / np.maximum(mean_permittivity(true), 1e-3))
+            covered.append(coverage(logs, outcome.deviation[part][known], outcome.bounds[part]))
+    figures: dict[str, Any] = {
+        "mean_over_splits": {k: round(float(np.mean(v)), 4) for k, v in means.items()},
+        "sd_over_splits": {k: round(float(np.std(v, ddof=1)), 4) for k, v in means.items()}
+        if len(found) > 1
+        else {},
+        "pooled": scores(np.concatenate(pooled_errors), np.concatenate(pooled_true), systems),
+    }
+    if covered:
+        mean = np.mean(covered, axis=0)
+        figures["coverage"] = {
+            f"{level:.0%}": round(float(c), 4) for level, c in zip(LEVELS, mean, strict=True)
+        }
+        figures["miscalibration_area"] = round(float(np.abs(mean - LEVELS).mean()), 4)
+    return figures
+
+
+def _paired(name: str, reference: str, table: TensorTable, work: Path) -> dict[str, Any]:
+    comparison: dict[str, Any] = {}
+    for part in PARTS:
+        differences: dict[str, list[tuple[Array, Array]]] = {metric: [] for metric in COMPARED}
+        for number in range(1, N_SPLITS + 1):
+            paths = [work / which / f"split-{number}.npz" for which in (name, reference)]
+            if not all(p.exists() for p in paths):
+                continue
+            (rows, first), (_, second) = (load_outcome(p) for p in paths)
+            known = _labelled(rows, table, part)
+            true = table.truth(part)[rows[known]]
+            a, b = (material_errors(o.central[part][known], true) for o in (first, second))
+            for metric in COMPARED:
+                differences[metric].append((a[metric], b[metric]))
+        comparison[part] = {}
+        for metric, pairs in differences.items():
+            if pairs:
+                ours, theirs = (np.concatenate(side) for side in zip(*pairs, strict=True))
+                comparison[part][metric] = paired(ours, theirs)
+    return comparison
+
+
+def tail_rows(table: TensorTable, merit: str) -> tuple[Indices, Indices, Indices]:
+    """Rows of the tail test: all ranked, left out of training, and trained on.
+
+    A composition with one material above the percentile is left out whole.
+    """
+    labelled = np.flatnonzero(table.labelled("static"))
+    _, first = np.unique([table.material_ids[i] for i in labelled], return_index=True)
+    ranked = labelled[np.sort(first)]
+    values = true_merit(table, ranked, merit)
+    extreme = ranked[values > np.percentile(values, TAIL)]
+    groups = {table.groups[i] for i in extreme}
+    kept = np.array([i for i in range(len(table.known)) if table.groups[i] not in groups])
+    return ranked, extreme, kept
+
+
+def true_merit(table: TensorTable, rows: Indices, merit: str) -> Array:
+    """True ε̄ or anisotropy ratio."""
+    static = table.truth("static")[rows]
+    if merit == "mean":
+        return mean_permittivity(static)
+    values = np.linalg.eigvalsh(static)
+    return np.asarray(values[:, 2] / values[:, 0])
+
+
+def run_tail(
+    name: str, variant: Variant, table: TensorTable, merit: str, work: Path, note: Note
+) -> dict[str, Any]:
+    """Leave out the extremes, rank everything, and see whether they come back."""
+    ranked, extreme, kept = tail_rows(table, merit)
+    path = work / name / f"tail-{merit}.npz"
+    if not path.exists():
+        groups = sorted({table.groups[i] for i in kept})
+        chosen = set(np.random.default_rng(98).permutation(groups)[: len(groups) // 10].tolist())
+        is_validation = np.array([table.groups[i] in chosen for i in kept])
+        outcome = variant(table, kept[~is_validation], kept[is_validation], ranked, 98)
+        save_outcome(path, ranked, outcome)
+    _, outcome = load_outcome(path)
+    card = {**_header(name, variant, table), "merit": merit, "n_ranked": len(ranked)}
+    card["figures"] = tail_figures(table, ranked, extreme, merit, outcome)
+    note(f"{name}, tail ({merit}): {card['figures']}")
+    return card
+
+
+def tail_figures(
+    table: TensorTable, ranked: Indices, extreme: Indices, merit: str, outcome: Outcome
+) -> dict[str, Any]:
+    """Recall, rank correlation and log error of the left-out extremes."""
+    from scipy.stats import spearmanr
+
+    order = np.argsort(-outcome.optimistic[merit], kind="stable")
+    left_out = np.isin(ranked, extreme)
+    figures: dict[str, Any] = {"n_left_out": len(extreme)}
+    for percent in TOP:
+        top = order[: round(len(ranked) * percent / 100)]
+        figures[f"recall_top_{percent}"] = round(float(left_out[top].sum() / len(extreme)), 4)
+    true = true_merit(table, ranked, merit)[left_out]
+    static = outcome.central["static"][left_out]
+    values = np.linalg.eigvalsh(static)
+    central = mean_permittivity(static) if merit == "mean" else values[:, 2] / values[:, 0]
+    constant = np.ptp(central) == 0
+    correlation = 0.0 if constant else float(spearmanr(central, true).statistic)
+    figures["rank_correlation"] = round(correlation, 4)
+    figures["log_error"] = round(float(np.abs(np.log(central / true)).mean()), 4)
+    return figures
+
+
+def make_cards(
+    variants: dict[str, Variant],
+    table: TensorTable,
+    numbers: Sequence[int],
+    tail: bool,
+    work: Path,
+    cards: Path,
+    note: Note,
+) -> None:
+    """Run what is missing and write the cards of every variant."""
+    for name, variant in variants.items():
+        run_splits(name, variant, table, numbers, work, note)
+        reference = "direct" if name != "direct" and (work / "direct").is_dir() else None
+        write_card(cards / f"{name}.yaml", splits_card(name, variant, table, work, reference))
+        for merit in TAIL_MERITS if tail else ():
+            card = run_tail(name, variant, table, merit, work, note)
+            write_card(cards / f"{name}-tail-{merit}.yaml", card)
