@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from flows.server_commands import register as register_server_commands
 from flows.source_commands import register as register_source_commands
 from screening.errors import UserError
 
@@ -108,7 +109,7 @@ def run(
     Without --candidates, --known and --replay it runs on DFPT results that come with the software:
     a part is known, the rest is found. Stop it at any time; the same command goes on.
     """
-    from flows.config import build_campaign
+    from flows.config import assignment, build_campaign
 
     flags = {
         "task": task,
@@ -121,7 +122,7 @@ def run(
         "engine": None if replay is None else {"kind": "replay", "answers": _table(replay)},
     }
     overrides = {field: value for field, value in flags.items() if value is not None}
-    overrides |= dict(_assignment(text) for text in settings or [])
+    overrides |= dict(assignment(text) for text in settings or [])
     _run(build_campaign(file, overrides), directory, ledger, as_json)
 
 
@@ -188,6 +189,7 @@ def schema() -> None:
     _print_json(Campaign.model_json_schema())
 
 
+register_server_commands(app)
 register_source_commands(app)
 
 
@@ -196,6 +198,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     # Threads that wait spinning make PyTorch crawl on a machine that is busy with calculations.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Prefect would report anonymous usage otherwise.
+    os.environ.setdefault("DO_NOT_TRACK", "1")
     try:
         app()
     except UserError as error:
@@ -286,18 +290,6 @@ def _candidates(path: Path | None, band_gaps: Path | None) -> dict[str, str] | N
 
 def _table(path: Path | None) -> dict[str, str] | None:
     return None if path is None else {"kind": "table", "path": str(path.absolute())}
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    import yaml
-
-    field, equals, value = text.partition("=")
-    if not equals or not field:
-        raise UserError(f"--set {text} is no assignment; write FIELD=VALUE, e.g. model.epochs=30.")
-    try:
-        return field, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {text}: the value cannot be read; quote it as in YAML.") from None
 
 
 def _console() -> Any:

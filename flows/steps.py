@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from prefect.context import FlowRunContext
 from dft.calculation import Calculation, State, calculation_key
 from dft.gate import judge
 from flows.files import write_predictions, write_results, write_round
+from flows.limits import limit_of
 from flows.run import CampaignRun
 from flows.sources import PULLED_FROM, pull_report, show_pull
 from models.ensemble import Ensemble, training_hash
@@ -34,6 +35,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 POLL_S = 0.2
+ENCODED_TOGETHER = 256
+"""Crystals whose features are in memory at the same time while they are computed."""
+PREDICTED = (RoundStatus.PREDICTED, RoundStatus.SELECTED, RoundStatus.FINISHED)
 
 EXPECTED = (
     "rank", "acquisition", "merit_mean", "merit_std", "epsilon_mean", "epsilon_std",
@@ -57,11 +61,7 @@ class Step(Generic[P, R]):
         number = args[0] if args and isinstance(args[0], int) else None
         call: Callable[..., R] = self.function
         if FlowRunContext.get() is not None:
-            label = self.name if number is None else f"{self.name} (round {number})"
-            options = task(
-                name=self.name, task_run_name=label, cache_policy=NO_CACHE, persist_result=False
-            )
-            call = options(self.function)
+            call = self._as_task(run, number)
         wall, cpu = time.perf_counter(), time.process_time()
         result = call(run, *args, **kwargs)
         if number is not None:
@@ -70,6 +70,21 @@ class Step(Generic[P, R]):
                 time.perf_counter() - wall, time.process_time() - cpu,
             )  # fmt: skip
         return result
+
+    def _as_task(self, run: CampaignRun, number: int | None) -> Callable[..., R]:
+        label = self.name if number is None else f"{self.name} (round {number})"
+        tags = [] if number is None else [f"round {number}"]
+
+        def limited(*args: Any, **kwargs: Any) -> R:
+            with limit_of(self.name, run):
+                return self.function(*args, **kwargs)
+
+        limited.__doc__ = self.function.__doc__
+        options = task(
+            name=self.name, task_run_name=label, tags=tags, cache_policy=NO_CACHE,
+            persist_result=False,
+        )  # fmt: skip
+        return options(limited)
 
 
 @Step
@@ -96,7 +111,7 @@ def pull(run: CampaignRun) -> Pool:
         run.task,
         run.config.filters,
         supported_elements(run.config.model.encoder),
-        [entry.material for entry in run.known],
+        [*(entry.material for entry in run.known), *run.tried],
         run.reporter.progress,
     )
     sources = {
@@ -117,6 +132,19 @@ def pull(run: CampaignRun) -> Pool:
     name = run.config.name
     show_pull(name, pull_report(name, run.pulled_known, offered, pool.summary()))
     return pool
+
+
+@Step
+def encode(run: CampaignRun, pool: Pool) -> None:
+    """What the frozen potential says about every crystal, computed once and kept."""
+    last = next(reversed(run.ledger.rounds(run.config.name)), None)
+    if last is not None and last.number == run.config.rounds and last.status in PREDICTED:
+        return
+    materials = [*(entry.material for entry in run.known), *pool.candidates]
+    for start in range(0, len(materials), ENCODED_TOGETHER):
+        run.reporter.progress("encoding", start, len(materials))
+        chunk = materials[start : start + ENCODED_TOGETHER]
+        run.cache.features([material.structure for material in chunk])
 
 
 @Step
