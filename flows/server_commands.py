@@ -137,7 +137,9 @@ def up(
     directory = directory.absolute()
     home = directory / ".prefect"
     url = f"http://{server.HOST}:{port}/api"
-    common = {"PREFECT_HOME": str(home), "PREFECT_API_URL": url}
+    common = {
+        "PREFECT_HOME": str(home), "PREFECT_API_URL": url, "PREFECT_SERVER_UI_API_URL": url,
+    }  # fmt: skip
     with contextlib.ExitStack() as stack:
         typer.echo(f"Starting the server (log: {home / 'server.log'}) …")
         start_server = ["server", "start", "--host", server.HOST, "--port", str(port)]

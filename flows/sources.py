@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from flows.artifacts import show
 from screening.errors import UserError
 from screening.pulling import PullContext, Pulled
 
@@ -88,11 +89,4 @@ def pull_report(campaign: str, known: Pulled[Any], candidates: Pulled[Any], pool
 
 def show_pull(campaign: str, markdown: str) -> None:
     """Put the pull's summary into Prefect as an artifact; nothing outside a run."""
-    from prefect.context import FlowRunContext, TaskRunContext
-
-    if FlowRunContext.get() is None and TaskRunContext.get() is None:
-        return
-    from prefect.artifacts import create_markdown_artifact
-
-    key = "pull-" + "".join(c if c.isalnum() else "-" for c in campaign.lower()).strip("-")
-    create_markdown_artifact(markdown, key=key, description=f"What {campaign} starts from")
+    show("pull", campaign, markdown, f"What {campaign} starts from")

@@ -16,6 +16,7 @@ from prefect.context import FlowRunContext
 
 from dft.calculation import Calculation, State, calculation_key
 from dft.gate import judge
+from flows.artifacts import LiveProgress, show_candidates, show_model, show_round
 from flows.files import write_predictions, write_results, write_round
 from flows.limits import limit_of
 from flows.run import CampaignRun
@@ -165,6 +166,7 @@ def train(run: CampaignRun, number: int) -> None:
     errors = ensemble.metrics.get("static", {})
     accuracy = f", median error of ε̄ {errors['median_relative']:.0%}" if errors else ""
     run.reporter.note(f"Trained on {len(training)} materials{accuracy} (unseen test crystals).")
+    show_model(run)
 
 
 @Step
@@ -204,6 +206,12 @@ def predict(run: CampaignRun, number: int, pool: Pool) -> None:
     table["rank"] = range(1, len(table) + 1)
     write_predictions(run.round_directory(number), table, prediction, order)
     run.ledger.record_predictions(record.id, table)
+    best = table.iloc[0]
+    run.reporter.note(
+        f"Predicted {len(table)} candidates; most promising: {best['formula']}, "
+        f"{run.task.label} {best['merit_mean']:.3g} ± {best['merit_std']:.2g}."
+    )
+    show_candidates(run)
 
 
 @Step
@@ -229,6 +237,8 @@ def select(run: CampaignRun, number: int, pool: Pool) -> None:
         expected = {name: pick[name] for name in EXPECTED}
         selections.append(Selection(calculation_key=key, **expected))
     run.ledger.select(record.id, selections, planned, materials)
+    names = ", ".join(material.formula for material in materials)
+    run.reporter.note(f"Picked for calculation: {names}.")
 
 
 @Step
@@ -245,10 +255,12 @@ def calculate(run: CampaignRun, number: int) -> None:
     for root, keys in roots.items():
         for key, handle in run.launcher(root).submit(keys).items():
             run.ledger.mark_submitted(key, handle)
+    bar = LiveProgress(run.config.name, f"Calculations of round {number}")
     while True:
         states = [s for root, keys in roots.items() for s in run.launcher(root).poll(keys).values()]
         done = sum(state is State.DONE for state in states)
         run.reporter.progress(f"calculating, round {number}", done, len(states))
+        bar.show(done, len(states), sum(state is State.RUNNING for state in states))
         if done == len(states):
             return
         time.sleep(POLL_S)
@@ -266,6 +278,7 @@ def gate(run: CampaignRun, number: int) -> None:
             tensors.electronic if tensors else None, tensors.ionic if tensors else None,
             output.functional or None,
         )  # fmt: skip
+        run.reporter.note(f"{material.formula}: {judgement.verdict}. {judgement.detail}")
 
 
 @Step
@@ -274,6 +287,7 @@ def record(run: CampaignRun, number: int) -> None:
     run.ledger.finish_round(run.round(number).id)
     write_round(run, number)
     write_results(run)
+    show_round(run, number)
 
 
 def remaining(run: CampaignRun, number: int, pool: Pool) -> list[Material]:
