@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from flows.archive_commands import register as register_archive_commands
 from flows.server_commands import register as register_server_commands
 from flows.source_commands import register as register_source_commands
 from screening.errors import UserError
@@ -189,6 +190,7 @@ def schema() -> None:
     _print_json(Campaign.model_json_schema())
 
 
+register_archive_commands(app)
 register_server_commands(app)
 register_source_commands(app)
 

@@ -24,7 +24,7 @@ FLAGS = (
 )  # fmt: skip
 WIDE, NARROW = (1400, 1000), (420, 900)
 START_S = 60.0
-PAGE_S = 60.0
+PAGE_S = 150.0
 
 
 class Browser:
