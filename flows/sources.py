@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from flows.artifacts import show
+from results.view import PULLED_FROM
 from screening.errors import UserError
 from screening.pulling import PullContext, Pulled
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from results.ledger import Ledger
 
 SECRET_BLOCK = "mp-api-key"  # noqa: S105 - the name of a block, not a secret
-PULLED_FROM = "pulled from"
-"""Kind of the ledger's event that fixes the database versions of a campaign."""
 
 
 def secret_block() -> SecretStr | None:

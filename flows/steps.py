@@ -20,11 +20,12 @@ from flows.artifacts import LiveProgress, show_candidates, show_model, show_roun
 from flows.files import write_predictions, write_results, write_round
 from flows.limits import limit_of
 from flows.run import CampaignRun
-from flows.sources import PULLED_FROM, pull_report, show_pull
+from flows.sources import pull_report, show_pull
 from models.ensemble import Ensemble, training_hash
 from models.store import fit_or_reuse
 from results.records import PlannedCalculation, Selection
 from results.schema import CalculationStatus, RoundStatus
+from results.view import PULLED_FROM
 from screening.acquisition import acquisition, top
 from screening.errors import UserError
 from screening.filters import Pool, filter_candidates

@@ -85,9 +85,9 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = PAGE_S) -> None:
+    def wait(self, condition: str, seconds: float | None = None) -> None:
         """Wait until a JavaScript expression holds."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + (PAGE_S if seconds is None else seconds)
         while True:
             with contextlib.suppress(AssertionError):  # the page may be on its way to another
                 if self.run(f"Boolean({condition})"):
