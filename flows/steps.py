@@ -19,6 +19,7 @@ from dft.gate import judge
 from flows.artifacts import LiveProgress, show_candidates, show_model, show_round
 from flows.files import write_predictions, write_results, write_round
 from flows.limits import limit_of
+from flows.notifications import tell
 from flows.run import CampaignRun
 from flows.sources import pull_report, show_pull
 from models.ensemble import Ensemble, training_hash
@@ -289,6 +290,7 @@ def record(run: CampaignRun, number: int) -> None:
     write_round(run, number)
     write_results(run)
     show_round(run, number)
+    tell(run, number)
 
 
 def remaining(run: CampaignRun, number: int, pool: Pool) -> list[Material]:

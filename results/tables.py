@@ -108,7 +108,8 @@ def export_validated(
     under ``structure``, what ``pymatgen.core.Structure.from_dict`` reads; ``electronic``, ``ionic``
     and ``static`` are 3×3 tensors in the Cartesian frame of that structure and ``eigenvalues``
     holds theirs, ascending. Unknown numbers are null. The parquet file has the columns of the CSV,
-    the three tensors, and ``structure`` as JSON text: a table that a campaign can learn from.
+    the tensors as ``eps_electronic``, ``eps_ionic`` and ``eps_static``, and ``structure`` as JSON
+    text: a table that a campaign can learn from.
 
     Parameters
     ----------
@@ -144,21 +145,24 @@ def export_validated(
     atomic_write(table, rows.to_csv(index=False, lineterminator="\n"))
     atomic_write(records, json.dumps(objects, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     with atomic_path(columns) as temporary:
-        _columns(rows, objects).to_parquet(temporary, index=False)
+        _write_columns(temporary, rows, objects)
     return table, records, columns
 
 
-def _columns(rows: pd.DataFrame, objects: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def _write_columns(path: Path, rows: pd.DataFrame, objects: Sequence[Mapping[str, Any]]) -> None:
     """The table with tensors and structures, typed the same however many rows there are."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    tensor = pd.ArrowDtype(pa.list_(pa.list_(pa.float64())))
-    frame = rows.copy()
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    tensor = pa.list_(pa.list_(pa.float64()))
     for name in ("electronic", "ionic", "static"):
-        frame[name] = pd.Series([row[name] for row in objects], index=frame.index, dtype=tensor)
+        values = pa.array([row[name] for row in objects], tensor)
+        table = table.append_column(f"eps_{name}", values)
     structures = [json.dumps(row["structure"]) for row in objects]
-    frame["structure"] = pd.Series(structures, index=frame.index, dtype="str")
-    return frame
+    table = table.append_column("structure", pa.array(structures, pa.string()))
+    # What pandas notes about its own types, other readers and other versions of it trip over.
+    pq.write_table(table.replace_schema_metadata(None), path)
 
 
 def _export_object(row: Mapping[Any, Any], known: KnownMaterial, task: str) -> dict[str, Any]:

@@ -19,8 +19,7 @@ import pytest
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-    "--hide-scrollbars", "--remote-debugging-port=0", "--enable-unsafe-swiftshader",
-    "--use-gl=angle", "--use-angle=swiftshader",
+    "--hide-scrollbars", "--remote-debugging-port=0",
 )  # fmt: skip
 WIDE, NARROW = (1400, 1000), (420, 900)
 START_S = 60.0
@@ -140,7 +139,7 @@ def chromium(home: Path) -> Iterator[Browser]:
     with (home / "chromium.log").open("wb") as log:
         process = subprocess.Popen(
             [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            stdout=log, stderr=log, start_new_session=True,
+            stdout=log, stderr=log,
         )  # fmt: skip
     try:
         port_file = profile / "DevToolsActivePort"
