@@ -95,7 +95,8 @@ def up(tmp_path_factory: pytest.TempPathFactory, quick: str) -> Iterator[Up]:
     threading.Thread(target=listener.serve_forever, daemon=True).start()
     port, output = free_port(), place / "output"
     command = [
-        *["up", "--task", "high-k", "--rounds", "2", "--batch", "2", "--no-start", "--timezone", "UTC"],
+        "up", "--task", "high-k", "--rounds", "2", "--batch", "2", "--no-start", "--timezone",
+        "UTC",
         *quick.split(), "--cron", "* * * * *", "--port", str(port), "--set", "engine.delay_s=2",
         "--notify", f"http://127.0.0.1:{listener.server_address[1]}/",
     ]  # fmt: skip
@@ -135,11 +136,11 @@ def test_a_schedule_fires_and_the_browser_follows(
     assert run["auto_scheduled"] and run["deployment_id"]
     page.look(WIDE)
     page.open(f"{up.url}/v2/runs/flow-run/{run['id']}", "document.body.innerText.includes('Logs')")
-    page.wait("document.body.innerText.includes('train (round 1)')", PATIENCE_S)
+    page.wait("document.body.innerText.includes('Trained on 13 materials')", PATIENCE_S)
     page.picture(pictures(tmp_path) / "run.png")
     up.wait(lambda: run["id"] in [r["id"] for r in up.runs("COMPLETED")], "the run does not end")
     page.open(f"{up.url}/v2/runs/flow-run/{run['id']}", "document.body.innerText.includes('Logs')")
-    page.wait("document.body.innerText.includes('record (round 2)')", PATIENCE_S)
+    page.wait("document.body.innerText.includes('Picked for calculation')", PATIENCE_S)
     page.picture(pictures(tmp_path) / "run-finished.png")
     tasks = up.ask(
         "/task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}}, sort="EXPECTED_START_TIME_ASC"
