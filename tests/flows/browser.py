@@ -151,7 +151,9 @@ def chromium(home: Path) -> Iterator[Browser]:
         port = port_file.read_text().split()[0]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
             (page,) = [p for p in json.load(answer) if p["type"] == "page"]
-        with connect(page["webSocketDebuggerUrl"], max_size=None, proxy=None) as socket:
+        # Nobody reads while a test waits for something else, so no pings either.
+        address = page["webSocketDebuggerUrl"]
+        with connect(address, max_size=None, proxy=None, ping_interval=None) as socket:
             yield Browser(socket)
     finally:
         process.terminate()
