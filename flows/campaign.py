@@ -9,10 +9,13 @@ from prefect import flow
 
 from flows.config import Campaign
 from flows.session import conclude, opened
-from flows.steps import calculate, gate, predict, pull, record, remaining, select, train
+from flows.steps import calculate, encode, gate, predict, pull, record, remaining, select, train
+
+FLOW_NAME = "dielectric-screening"
+"""Under which Prefect lists all campaigns, whoever started them."""
 
 
-@flow(name="dielectric-screening", flow_run_name="{config.name}", persist_result=False)
+@flow(name=FLOW_NAME, flow_run_name="{config.name}", persist_result=False)
 def campaign(
     config: Campaign, directory: Path = Path("campaigns"), ledger: str | None = None
 ) -> dict[str, Any]:
@@ -30,6 +33,7 @@ def campaign(
         if run.is_finished:
             return conclude(run)
         pool = pull(run)
+        encode(run, pool)
         for number in range(1, config.rounds + 1):
             if not remaining(run, number, pool):
                 run.reporter.note("Every candidate has been calculated.")

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from flows.archive_commands import register as register_archive_commands
 from flows.dft_commands import app as dft_app
 from flows.model_commands import register as register_model_commands
+from flows.server_commands import register as register_server_commands
 from flows.source_commands import register as register_source_commands
 from screening.errors import UserError
 
@@ -114,7 +116,7 @@ def run(
     Without --candidates, --known and --replay it runs on DFPT results that come with the software:
     a part is known, the rest is found. Stop it at any time; the same command goes on.
     """
-    from flows.config import build_campaign
+    from flows.config import assignment, build_campaign
 
     flags = {
         "task": task,
@@ -127,7 +129,7 @@ def run(
         "engine": _engine(engine, replay),
     }
     overrides = {field: value for field, value in flags.items() if value is not None}
-    overrides |= dict(_assignment(text) for text in settings or [])
+    overrides |= dict(assignment(text) for text in settings or [])
     _run(build_campaign(file, overrides), directory, ledger, as_json)
 
 
@@ -195,6 +197,8 @@ def schema() -> None:
 
 
 register_model_commands(app)
+register_archive_commands(app)
+register_server_commands(app)
 register_source_commands(app)
 app.add_typer(dft_app)
 
@@ -204,6 +208,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     # Threads that wait spinning make PyTorch crawl on a machine that is busy with calculations.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Prefect would report anonymous usage otherwise.
     os.environ.setdefault("DO_NOT_TRACK", "1")
     try:
         app()
@@ -303,18 +308,6 @@ def _engine(name: str | None, replay: Path | None) -> dict[str, Any] | None:
 
 def _table(path: Path | None) -> dict[str, str] | None:
     return None if path is None else {"kind": "table", "path": str(path.absolute())}
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    import yaml
-
-    field, equals, value = text.partition("=")
-    if not equals or not field:
-        raise UserError(f"--set {text} is no assignment; write FIELD=VALUE, e.g. model.epochs=30.")
-    try:
-        return field, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {text}: the value cannot be read; quote it as in YAML.") from None
 
 
 def _console() -> Any:

@@ -73,12 +73,21 @@ class Campaign(Settings):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
         description="Letters, digits, '.', '_' and '-'; also the name of its directory."
     )
-    task: str = Field("high-k", description="high-k (E_g·ε̄) or anisotropy (λmax/λmin).")
+    task: str = Field(
+        "high-k",
+        description="high-k (E_g·ε̄) or anisotropy (λmax/λmin).",
+        json_schema_extra=lambda schema: schema.update(enum=list(task_names())),
+    )
     rounds: Annotated[int, Field(ge=1)] = Field(3, description="Rounds of the loop.")
     batch: Annotated[int, Field(ge=1)] = Field(20, description="Calculations per round.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Fixes all chance.")
     functional: Functional = Field(
         "PBE", description="What candidates are predicted as: PBE or PBEsol, as the engine's."
+    )
+    follows: str | None = Field(
+        None,
+        description="Finished campaign to build on: what it validated is known here, and what it "
+        "calculated is not picked again. A schedule sets it.",
     )
     known: KnownSource = Field(BuiltinSource(), description="Tensors known at the start.")
     candidates: CandidateSource = Field(BuiltinSource(), description="Where to look.")
@@ -100,6 +109,12 @@ class Campaign(Settings):
                 f"there is no task '{value}'; choose one of: {', '.join(task_names())}"
             )
         return value
+
+    @model_validator(mode="after")
+    def _follows_another(self) -> Campaign:
+        if self.follows == self.name:
+            raise ValueError(f"campaign '{self.name}' cannot follow itself")
+        return self
 
     @model_validator(mode="after")
     def _engine_fits(self) -> Campaign:
@@ -149,6 +164,23 @@ def build_campaign(file: Path | None, overrides: Mapping[str, Any]) -> Campaign:
         raise UserError(_sentence(error, where)) from None
     get_task(campaign.task)
     return campaign
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """Field and value of a flag ``--set FIELD=VALUE``.
+
+    Raises
+    ------
+    UserError
+        It is no assignment, or the value is no YAML.
+    """
+    field, equals, value = text.partition("=")
+    if not equals or not field:
+        raise UserError(f"--set {text} is no assignment; write FIELD=VALUE, e.g. model.epochs=30.")
+    try:
+        return field, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {text}: the value cannot be read; quote it as in YAML.") from None
 
 
 def recorded_campaign(name: str, values: Mapping[str, Any]) -> Campaign:

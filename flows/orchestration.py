@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 from flows.config import Campaign
+from flows.server import check_server
 from screening.errors import UserError
-
-HEALTH_TIMEOUT_S = 5.0
 
 
 def run_campaign(config: Campaign, directory: Path, ledger: str | None) -> dict[str, Any]:
@@ -22,6 +19,7 @@ def run_campaign(config: Campaign, directory: Path, ledger: str | None) -> dict[
     UserError
         Anything the user can put right, an unreachable Prefect server among it.
     """
+    from prefect import tags
     from prefect.settings import get_current_settings
 
     from flows.campaign import campaign
@@ -29,10 +27,11 @@ def run_campaign(config: Campaign, directory: Path, ledger: str | None) -> dict[
     url = get_current_settings().api.url
     if url is None:
         return campaign.fn(config, directory, ledger)
-    _check_server(url)
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_without_traceback)
-    state = campaign(config, directory, ledger, return_state=True)
+    check_server(url)
+    without_tracebacks()
+    _leave_notes_to_the_reporter()
+    with tags(config.task):
+        state = campaign(config, directory, ledger, return_state=True)
     if state.is_completed():
         result: dict[str, Any] = state.result()
         return result
@@ -42,15 +41,10 @@ def run_campaign(config: Campaign, directory: Path, ledger: str | None) -> dict[
     raise UserError(f"The flow run ended as {state.name}: {state.message}")
 
 
-def _check_server(url: str) -> None:
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=HEALTH_TIMEOUT_S):  # noqa: S310
-            return
-    except (OSError, ValueError, urllib.error.URLError):
-        raise UserError(
-            f"The Prefect server at {url} does not answer; start it with `prefect server start` "
-            "or unset PREFECT_API_URL to run without one."
-        ) from None
+def without_tracebacks() -> None:
+    """Log errors that the user can put right as their sentence alone, on this process's runs."""
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_without_traceback)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -58,4 +52,16 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     if record.exc_info and isinstance(record.exc_info[1], UserError):
         record.msg, record.args, record.exc_info = str(record.exc_info[1]), (), None
         record.exc_text = None
+        record.told = True
     return True
+
+
+def _leave_notes_to_the_reporter() -> None:
+    """Keep what runs log off the terminal, where the reporter has printed it; problems stay."""
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_no_note)
+
+
+def _is_no_note(record: logging.LogRecord) -> bool:
+    of_a_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
+    return not of_a_run or (record.levelno >= logging.WARNING and not hasattr(record, "told"))

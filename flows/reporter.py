@@ -1,7 +1,8 @@
 """What a person sees while a campaign runs: notes, progress bars, tables.
 
 Everything but a command's result goes to standard error, so that ``--json`` output stays clean.
-Inside a Prefect run, notes are written to the run's log as well.
+Inside a Prefect run, notes are written to the run's log as well; a deployment's run has nobody at
+its terminal, and there they go to the log alone.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ class Reporter:
         self._shown = False
 
     def __enter__(self) -> Reporter:
-        self._progress.start()
-        self._shown = True
+        if not runs_unattended():
+            self._progress.start()
+            self._shown = True
         return self
 
     def __exit__(
@@ -53,9 +55,10 @@ class Reporter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._clear()
-        self._progress.stop()
-        self._shown = False
+        if self._shown:
+            self._clear()
+            self._progress.stop()
+            self._shown = False
 
     def note(self, text: str) -> None:
         """One line that stays."""
@@ -79,6 +82,15 @@ class Reporter:
         if self._bar is not None:
             self._progress.remove_task(self._bar)
             self._bar = None
+
+
+def runs_unattended() -> bool:
+    """Whether this code is in a run of a deployment, started by a worker."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    run = None if context is None else context.flow_run
+    return run is not None and run.deployment_id is not None
 
 
 def run_logger() -> Any | None:

@@ -21,13 +21,16 @@ from models.ensemble import resolve_device
 from results.ledger import Ledger
 from results.records import RoundRecord
 from screening.errors import UserError
-from screening.material import KnownMaterial
+from screening.material import KnownMaterial, Material
 from screening.pulling import PullContext, PulledKnown
 from screening.settings import MaterialsProjectLabels
 from screening.tasks import Task, get_task
 
 FINISHED = "finished"
 """Status of a campaign that has nothing left to do."""
+
+ALL_ROUNDS = 10**9
+"""Later than any round."""
 
 PACKAGES = (
     "dielectric-screen", "torch", "e3nn", "sevenn", "pymatgen", "spglib", "jobflow", "prefect",
@@ -115,10 +118,26 @@ class CampaignRun:
                 items.append(entry)
         return dataclasses.replace(pulled, items=items)
 
-    @property
+    @functools.cached_property
     def known(self) -> list[KnownMaterial]:
-        """Materials whose tensors are known at the start."""
-        return self.pulled_known.items
+        """Materials whose tensors are known at the start, those of earlier campaigns among them."""
+        known = list(self.pulled_known.items)
+        for name in predecessors(self.config.follows, self.ledger):
+            seen = {entry.material.structure_hash for entry in known}
+            validated = self.ledger.accepted(name, before_round=ALL_ROUNDS)
+            known += [k for k in validated if k.material.structure_hash not in seen]
+        return known
+
+    @functools.cached_property
+    def tried(self) -> list[Material]:
+        """Materials that the campaigns before this one have calculated, with whatever result."""
+        tables = [
+            self.ledger.calculations(name)
+            for name in predecessors(self.config.follows, self.ledger)
+        ]
+        keys = dict.fromkeys(str(key) for table in tables for key in table["key"])
+        records = [self.ledger.calculation(key) for key in keys]
+        return [record.material for record in records if record is not None]
 
     @functools.cached_property
     def engine(self) -> Engine:
@@ -169,6 +188,27 @@ class CampaignRun:
     def round(self, number: int) -> RoundRecord:
         """A round as the ledger has it, begun if need be."""
         return self.ledger.start_round(self.config.name, number)
+
+
+def predecessors(follows: str | None, ledger: Ledger) -> list[str]:
+    """Names of the campaigns that one rests on, the latest first.
+
+    Raises
+    ------
+    UserError
+        One of them is not in the ledger.
+    """
+    names: list[str] = []
+    while follows is not None and follows not in names:
+        record = ledger.campaign(follows)
+        if record is None:
+            raise UserError(
+                f"There is no campaign '{follows}' in the ledger, which 'follows' names; correct "
+                "the name or leave it out."
+            )
+        names.append(follows)
+        follows = record.config.get("follows")
+    return names
 
 
 def versions() -> dict[str, str]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from dft.locks import try_lock
+from flows.artifacts import show_campaign
 from flows.config import Campaign, recorded_campaign
 from flows.files import write_campaign, write_results
 from flows.reporter import Reporter
 from flows.run import FINISHED, CampaignRun, versions
+from flows.takeover import take_over
 from results.ledger import Ledger
 from results.schema import RoundStatus
 from results.tables import validated_table
@@ -52,6 +54,7 @@ def opened(config: Campaign, directory: Path, ledger: str | None) -> Iterator[Ca
         stack.callback(run.close)
         _enter(run)
         write_campaign(run)
+        take_over(run)
         yield run
 
 
@@ -78,6 +81,7 @@ def conclude(run: CampaignRun) -> dict[str, Any]:
         run.ledger.finish_campaign(run.config.name, FINISHED)
     report = write_results(run)
     view = CampaignView.from_ledger(run.ledger, run.config.name)
+    show_campaign(view, run.directory)
     return {**summary(view), "directory": str(run.directory), "report": str(report)}
 
 

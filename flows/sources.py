@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from flows.artifacts import show
+from results.view import PULLED_FROM
 from screening.errors import UserError
 from screening.pulling import PullContext, Pulled
 
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from results.ledger import Ledger
 
 SECRET_BLOCK = "mp-api-key"  # noqa: S105 - the name of a block, not a secret
-PULLED_FROM = "pulled from"
-"""Kind of the ledger's event that fixes the database versions of a campaign."""
 
 
 def secret_block() -> SecretStr | None:
@@ -88,11 +88,4 @@ def pull_report(campaign: str, known: Pulled[Any], candidates: Pulled[Any], pool
 
 def show_pull(campaign: str, markdown: str) -> None:
     """Put the pull's summary into Prefect as an artifact; nothing outside a run."""
-    from prefect.context import FlowRunContext, TaskRunContext
-
-    if FlowRunContext.get() is None and TaskRunContext.get() is None:
-        return
-    from prefect.artifacts import create_markdown_artifact
-
-    key = "pull-" + "".join(c if c.isalnum() else "-" for c in campaign.lower()).strip("-")
-    create_markdown_artifact(markdown, key=key, description=f"What {campaign} starts from")
+    show("pull", campaign, markdown, f"What {campaign} starts from")

@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,12 @@ from prefect.context import FlowRunContext
 
 from dft.calculation import Calculation, State, calculation_key
 from dft.gate import judge, second_look
+from flows.artifacts import LiveProgress, show_candidates, show_model, show_round
 from flows.files import write_predictions, write_results, write_round
+from flows.limits import limit_of
+from flows.notifications import tell
 from flows.run import CampaignRun
-from flows.sources import PULLED_FROM, pull_report, show_pull
+from flows.sources import pull_report, show_pull
 from models.cache import ForceConstantCache
 from models.ensemble import Ensemble, Prediction
 from models.files import load
@@ -28,6 +31,7 @@ from models.fitting import training_hash
 from models.store import fit_or_reuse
 from results.records import PlannedCalculation, Selection
 from results.schema import CalculationStatus, RoundStatus
+from results.view import PULLED_FROM
 from screening.acquisition import acquisition, top
 from screening.errors import UserError
 from screening.filters import Pool, filter_candidates
@@ -40,6 +44,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 POLL_S = 0.2
+ENCODED_TOGETHER = 256
+"""Crystals whose features are in memory at the same time while they are computed."""
+PREDICTED = (RoundStatus.PREDICTED, RoundStatus.SELECTED, RoundStatus.FINISHED)
 
 EXPECTED = (
     "rank", "acquisition", "merit_mean", "merit_std", "epsilon_mean", "epsilon_std",
@@ -63,11 +70,7 @@ class Step(Generic[P, R]):
         number = args[0] if args and isinstance(args[0], int) else None
         call: Callable[..., R] = self.function
         if FlowRunContext.get() is not None:
-            label = self.name if number is None else f"{self.name} (round {number})"
-            options = task(
-                name=self.name, task_run_name=label, cache_policy=NO_CACHE, persist_result=False
-            )
-            call = options(self.function)
+            call = self._as_task(run, number)
         wall, cpu = time.perf_counter(), time.process_time()
         result = call(run, *args, **kwargs)
         if number is not None:
@@ -76,6 +79,21 @@ class Step(Generic[P, R]):
                 time.perf_counter() - wall, time.process_time() - cpu,
             )  # fmt: skip
         return result
+
+    def _as_task(self, run: CampaignRun, number: int | None) -> Callable[..., R]:
+        label = self.name if number is None else f"{self.name} (round {number})"
+        tags = [] if number is None else [f"round {number}"]
+
+        def limited(*args: Any, **kwargs: Any) -> R:
+            with limit_of(self.name, run):
+                return self.function(*args, **kwargs)
+
+        limited.__doc__ = self.function.__doc__
+        options = task(
+            name=self.name, task_run_name=label, tags=tags, cache_policy=NO_CACHE,
+            persist_result=False,
+        )  # fmt: skip
+        return options(limited)
 
 
 @Step
@@ -102,7 +120,7 @@ def pull(run: CampaignRun) -> Pool:
         run.task,
         run.config.filters,
         supported_elements(run.config.model.encoder),
-        [entry.material for entry in run.known],
+        [*(entry.material for entry in run.known), *run.tried],
         run.reporter.progress,
     )
     sources = {
@@ -126,6 +144,19 @@ def pull(run: CampaignRun) -> Pool:
 
 
 @Step
+def encode(run: CampaignRun, pool: Pool) -> None:
+    """What the frozen potential says about every crystal, computed once and kept."""
+    last = next(reversed(run.ledger.rounds(run.config.name)), None)
+    if last is not None and last.number == run.config.rounds and last.status in PREDICTED:
+        return
+    materials = [*(entry.material for entry in run.known), *pool.candidates]
+    for start in range(0, len(materials), ENCODED_TOGETHER):
+        run.reporter.progress("encoding", start, len(materials))
+        chunk = materials[start : start + ENCODED_TOGETHER]
+        run.cache.features([material.structure for material in chunk])
+
+
+@Step
 def train(run: CampaignRun, number: int) -> None:
     """An ensemble trained on all that is known and validated so far."""
     record = run.round(number)
@@ -143,6 +174,7 @@ def train(run: CampaignRun, number: int) -> None:
     errors = ensemble.metrics.get("static", {})
     accuracy = f", median error of ε̄ {errors['median_relative']:.0%}" if errors else ""
     run.reporter.note(f"Trained on {len(training)} materials{accuracy} (unseen test crystals).")
+    show_model(run)
 
 
 @Step
@@ -182,6 +214,12 @@ def predict(run: CampaignRun, number: int, pool: Pool) -> None:
     table["rank"] = range(1, len(table) + 1)
     write_predictions(run.round_directory(number), table, prediction, order)
     run.ledger.record_predictions(record.id, table)
+    best = table.iloc[0]
+    run.reporter.note(
+        f"Predicted {len(table)} candidates; most promising: {best['formula']}, "
+        f"{run.task.label} {best['merit_mean']:.3g} ± {best['merit_std']:.2g}."
+    )
+    show_candidates(run)
 
 
 def predicted(
@@ -228,6 +266,8 @@ def select(run: CampaignRun, number: int, pool: Pool) -> None:
         expected = {name: pick[name] for name in EXPECTED}
         selections.append(Selection(calculation_key=key, **expected))
     run.ledger.select(record.id, selections, planned, materials)
+    names = ", ".join(material.formula for material in materials)
+    run.reporter.note(f"Picked for calculation: {names}.")
 
 
 @Step
@@ -244,10 +284,12 @@ def calculate(run: CampaignRun, number: int) -> None:
     for root, keys in roots.items():
         for key, handle in run.launcher(root).submit(keys).items():
             run.ledger.mark_submitted(key, handle)
+    bar = LiveProgress(run.config.name, f"Calculations of round {number}")
     while True:
         states = [s for root, keys in roots.items() for s in run.launcher(root).poll(keys).values()]
         done = sum(state is State.DONE for state in states)
         run.reporter.progress(f"calculating, round {number}", done, len(states))
+        bar.show(done, len(states), sum(state is State.RUNNING for state in states))
         if done == len(states):
             return
         time.sleep(POLL_S)
@@ -272,6 +314,7 @@ def gate(run: CampaignRun, number: int) -> None:
             tensors.electronic if tensors else None, tensors.ionic if tensors else None,
             output.functional or None,
         )  # fmt: skip
+        run.reporter.note(f"{material.formula}: {judgement.verdict}. {judgement.detail}")
 
 
 @Step
@@ -280,6 +323,8 @@ def record(run: CampaignRun, number: int) -> None:
     run.ledger.finish_round(run.round(number).id)
     write_round(run, number)
     write_results(run)
+    show_round(run, number)
+    tell(run, number)
 
 
 def remaining(run: CampaignRun, number: int, pool: Pool) -> list[Material]:

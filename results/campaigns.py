@@ -149,6 +149,11 @@ class CampaignLedger:
         """
         self._set_status(name, RUNNING, None)
 
+    def forget_untrained(self, name: str) -> None:
+        """Remove a campaign in which nothing was trained, so nothing is lost; others stay."""
+        with self._database.writing() as connection:
+            _forget_untrained(connection, name)
+
     def _set_status(self, name: str, status: str, finished_at: datetime | None) -> None:
         with self._database.writing() as connection:
             campaign_id = self._campaign_id(connection, name)

@@ -44,13 +44,17 @@ class Headline:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with its words; ``plot`` is None where there is nothing to draw yet."""
+    """A plot with its words; ``plot`` is None where there is nothing to draw yet.
+
+    ``columns`` names the horizontal and the vertical coordinate in the data to download.
+    """
 
     name: str
     title: Markup
     caption: Markup
     plot: go.Figure | None
     empty: str
+    columns: tuple[str, ...] = ()
 
 
 def headline(view: CampaignView) -> Headline:
@@ -81,6 +85,7 @@ def figures(view: CampaignView) -> list[Figure]:
             _landscape_caption(view, symbol),
             landscape(view),
             "Nothing is known or predicted yet.",
+            ("band_gap_eV", "epsilon") if by_gap else ("epsilon", "figure_of_merit"),
         ),
         Figure(
             "progress",
@@ -91,6 +96,7 @@ def figures(view: CampaignView) -> list[Figure]:
             ),
             progress(view),
             "No calculation has been validated yet.",
+            ("round", "figure_of_merit"),
         ),
         Figure(
             "parity",
@@ -98,6 +104,7 @@ def figures(view: CampaignView) -> list[Figure]:
             _parity_caption(view),
             parity(view),
             "No calculation has been validated yet.",
+            ("epsilon_dfpt", "epsilon_predicted"),
         ),
         Figure(
             "elements",

@@ -51,6 +51,7 @@ def add_points(
                 for formula, material_id in zip(rows["formula"], rows["material_id"], strict=True)
             ],
             customdata=_facts(rows),
+            meta={"columns": [name for name in _FACTS if name in rows]},
             hovertemplate=_hover(view, rows) + f"<extra>{name}</extra>",
             **options,
         )

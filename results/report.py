@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from results.crystals import drawing, legend
+from results.methods import bibtex, methods, provenance
 from results.narrative import Figure, figures, headline, round_overview, shareable
 from results.schema import ACCEPTED
 from results.style import theme
@@ -56,6 +58,11 @@ def render_report(view: CampaignView) -> str:
             figures=drawn,
             rounds=[_round(view, round_number) for round_number in view.round_numbers],
             validated=_records(validated_table(view), view.task.label),
+            crystals=_crystals(view),
+            methods=methods(view),
+            bibtex=bibtex(view),
+            provenance=list(provenance(view)),
+            origin=_origin(view),
             overview=round_overview(view),
             steps=_steps(view),
             config=yaml.safe_dump(
@@ -120,6 +127,30 @@ def _records(table: pd.DataFrame, label: str) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in record.items()} for record in records]
 
 
+def _crystals(view: CampaignView) -> list[dict[str, Any]]:
+    """Drawings of the best validated materials."""
+    found = []
+    for row in view.validated.to_dict("records"):
+        structure = view.structures.get(row["structure_hash"])
+        picture = None if structure is None else drawing(structure)
+        if structure is not None and picture is not None:
+            values = {str(name): value for name, value in row.items()}
+            found.append({**values, "picture": picture, "legend": legend(structure)})
+    return found
+
+
+def _origin(view: CampaignView) -> str:
+    """Where the materials came from, as the pull recorded it; empty where nobody did."""
+    import yaml
+
+    if not view.origin:
+        return ""
+    text: str = yaml.safe_dump(
+        shareable(view.origin), sort_keys=False, allow_unicode=True, width=88
+    )
+    return text
+
+
 def _steps(view: CampaignView) -> list[dict[str, Any]]:
     """Times of each step in each round, steps in the order in which they first appear."""
     names = dict.fromkeys(step for seconds in view.seconds.values() for step in seconds)
@@ -140,6 +171,8 @@ def _plotly(drawn: list[Figure]) -> dict[str, Any]:
             plot = figure.plot.to_plotly_json()
             plot["layout"].pop("template", None)
             result[figure.name] = {"data": plot["data"], "layout": plot["layout"]}
+            if figure.columns:
+                result[figure.name]["columns"] = list(figure.columns)
     return result
 
 

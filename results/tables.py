@@ -13,7 +13,7 @@ import pandas as pd
 
 from results.text import label_symbol
 from results.view import CampaignView
-from screening.io import atomic_write
+from screening.io import atomic_path, atomic_write
 from screening.material import KnownMaterial
 
 if TYPE_CHECKING:
@@ -101,13 +101,15 @@ def validated_table(view: CampaignView) -> pd.DataFrame:
 
 def export_validated(
     view: CampaignView, source: Ledger | Sequence[KnownMaterial], directory: Path
-) -> tuple[Path, Path]:
-    """Write ``validated.csv`` and ``validated.json`` into ``directory``, each whole or not at all.
+) -> tuple[Path, Path, Path]:
+    """Write ``validated.csv``, ``.json`` and ``.parquet``, each whole or not at all.
 
     The JSON is a list of objects, best figure of merit first, with everything in the CSV and,
     under ``structure``, what ``pymatgen.core.Structure.from_dict`` reads; ``electronic``, ``ionic``
     and ``static`` are 3×3 tensors in the Cartesian frame of that structure and ``eigenvalues``
-    holds theirs, ascending. Unknown numbers are null.
+    holds theirs, ascending. Unknown numbers are null. The parquet file has the columns of the CSV,
+    the tensors as ``eps_electronic``, ``eps_ionic`` and ``eps_static``, and ``structure`` as JSON
+    text: a table that a campaign can learn from.
 
     Parameters
     ----------
@@ -117,7 +119,7 @@ def export_validated(
     Returns
     -------
     tuple
-        The paths of the two files.
+        The paths of the three files.
 
     Raises
     ------
@@ -138,10 +140,29 @@ def export_validated(
         if known is None:
             raise ValueError(f"no structure was given for {row['material_id']}, which is validated")
         objects.append(_export_object(row, known, view.task.name))
-    table, records = directory / "validated.csv", directory / "validated.json"
+    names = ("validated.csv", "validated.json", "validated.parquet")
+    table, records, columns = (directory / name for name in names)
     atomic_write(table, rows.to_csv(index=False, lineterminator="\n"))
     atomic_write(records, json.dumps(objects, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    return table, records
+    with atomic_path(columns) as temporary:
+        _write_columns(temporary, rows, objects)
+    return table, records, columns
+
+
+def _write_columns(path: Path, rows: pd.DataFrame, objects: Sequence[Mapping[str, Any]]) -> None:
+    """The table with tensors and structures, typed the same however many rows there are."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    tensor = pa.list_(pa.list_(pa.float64()))
+    for name in ("electronic", "ionic", "static"):
+        values = pa.array([row[name] for row in objects], tensor)
+        table = table.append_column(f"eps_{name}", values)
+    structures = [json.dumps(row["structure"]) for row in objects]
+    table = table.append_column("structure", pa.array(structures, pa.string()))
+    # What pandas notes about its own types, other readers and other versions of it trip over.
+    pq.write_table(table.replace_schema_metadata(None), path)
 
 
 def _export_object(row: Mapping[Any, Any], known: KnownMaterial, task: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ anything that fills these tables, and the ledger is read in one place: ``Campaig
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,14 @@ from screening.tasks import Task, get_task
 from screening.tensors import mean_permittivity
 
 if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
     from results.ledger import Ledger
 
 Array = NDArray[np.float64]
+
+PULLED_FROM = "pulled from"
+"""Kind of the ledger's event that says where a campaign's materials came from."""
 
 _MATERIAL = {
     "material_id": "str",
@@ -59,6 +64,7 @@ _CALCULATIONS = (
     | {"status": "str", "verdict": "str", "detail": "str"}
     | _TENSORS
     | {"cpu_s": "float", "wall_s": "float", "shared": "bool"}
+    | {"engine": "str", "directory": "str"}
 )
 _ROUNDS = {
     "number": "int",
@@ -66,7 +72,11 @@ _ROUNDS = {
     "n_training": "float",
     "started_at": "object",
     "finished_at": "object",
+    "model_hash": "str",
+    "model_dir": "str",
 }
+PICTURED = 6
+"""Validated materials whose structures are shown."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,12 @@ class CampaignView:
         ``status``, ``verdict`` (empty while it is open), ``detail``, tensors as in ``known`` with
         the same derived columns (NaN unless accepted), ``cpu_s``, ``wall_s``, and ``shared``:
         whether another campaign paid for it.
+    structures
+        Structures of the best validated materials, by structure hash.
+    engine_versions
+        Version of the engine that did each validated calculation, by key.
+    origin
+        Where known tensors and candidates came from, as the pull recorded it.
     """
 
     name: str
@@ -113,6 +129,9 @@ class CampaignView:
     candidates: pd.DataFrame = field(default_factory=pd.DataFrame)
     candidates_round: int | None = None
     calculations: pd.DataFrame = field(default_factory=pd.DataFrame)
+    structures: Mapping[str, Structure] = field(default_factory=dict)
+    engine_versions: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         calculations = _table(self.calculations, _CALCULATIONS)
@@ -150,7 +169,7 @@ class CampaignView:
             if len(candidates):
                 candidates_round = record.number
                 break
-        return cls(
+        view = cls(
             name=campaign.name,
             task=get_task(campaign.task),
             seed=campaign.seed,
@@ -166,7 +185,17 @@ class CampaignView:
             candidates=candidates,
             candidates_round=candidates_round,
             calculations=ledger.calculations(name),
+            origin=_origin(ledger, name),
         )
+        structures, engines = {}, {}
+        for i, key in enumerate(view.validated["key"]):
+            calculation = ledger.calculation(key)
+            assert calculation is not None, "the view has just read it"
+            engines[key] = str((calculation.output or {}).get("engine_version", ""))
+            if i < PICTURED:
+                material = calculation.material
+                structures[material.structure_hash] = material.structure
+        return replace(view, structures=structures, engine_versions=engines)
 
     @property
     def round_numbers(self) -> list[int]:
@@ -202,6 +231,13 @@ class CampaignView:
     def best_validated(self) -> pd.Series | None:
         """The validated material with the best figure of merit."""
         return _best(self.validated)
+
+
+def _origin(ledger: Ledger, name: str) -> Mapping[str, Any]:
+    """Detail of the event in which the flow records its sources."""
+    events = ledger.events(name)
+    found = events.loc[events["kind"] == PULLED_FROM, "detail"]
+    return dict(found.iloc[0]) if len(found) else {}
 
 
 def _best(table: pd.DataFrame) -> pd.Series | None:

@@ -21,6 +21,10 @@ Test = Callable[[Material], bool]
 UNSUPPORTED = "element not supported"
 
 
+class NothingLeftError(UserError):
+    """No candidate has passed the filters."""
+
+
 @dataclass(frozen=True)
 class Taken:
     """How many candidates a filter took, and more where that helps: elements and how often."""
@@ -67,7 +71,7 @@ def filter_candidates(
 
     Raises
     ------
-    UserError
+    NothingLeftError
         Nothing is left; the message says which filter took how many.
     """
     known_crystals, offered_crystals = CrystalIndex(known), CrystalIndex()
@@ -112,7 +116,7 @@ def filter_candidates(
         left = passed
     pool = Pool(left, len(candidates), taken)
     if not left:
-        raise UserError(
+        raise NothingLeftError(
             f"No candidate is left after the filters ({pool.summary()}); "
             "loosen the filters or offer other candidates."
         )

@@ -38,7 +38,7 @@ class StubEngine:
     def settings_hash(self) -> str:
         return settings_hash(self.name, self.settings())
 
-    def flow(self, material: Any) -> Flow:  # noqa: ARG002
+    def flow(self, material: Any) -> Flow:
         step = act(self.behaviour)
         return Flow([step], output=step.output)
 

@@ -20,6 +20,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # The benchmarks that are tests as well are files, not a package.
 sys.path.append(str(ROOT / "benchmarks"))
+sys.path.append(str(Path(__file__).parent))
 
 QUICK = (
     "--set model.encoder=7net-0 --set model.members=2 --set model.min_steps=10 "

@@ -68,7 +68,7 @@ def test_a_campaign_is_a_flow_run(
     run, tasks, logs = flow_run("high-k")
     assert run.state.is_completed()
     steps = [f"{step} (round {number})" for number in (1, 2, 3) for step in STEPS]
-    assert [task.name for task in tasks] == ["pull", *steps]
+    assert [task.name for task in tasks] == ["pull", "encode", *steps]
     assert all(task.state.is_completed() for task in tasks)
     assert "Round 2 of 3" in logs and "Trained on" in logs
 

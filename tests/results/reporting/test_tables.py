@@ -125,8 +125,9 @@ def test_export_can_be_read_back(example: Any, tmp_path: Path) -> None:
     view = example.view()
     materials = {known.material.material_id: known for known in example.materials(view)}
     files = export_validated(view, list(materials.values()), tmp_path / "new" / "directory")
-    table, records = files
-    assert [path.name for path in files] == ["validated.csv", "validated.json"]
+    table, records, columns = files
+    names = ["validated.csv", "validated.json", "validated.parquet"]
+    assert [path.name for path in files] == names
     assert sorted(path.name for path in table.parent.iterdir()) == [path.name for path in files]
     objects = json.loads(records.read_text(), parse_constant=refuse)
     assert [entry["material_id"] for entry in objects] == view.validated["material_id"].tolist()
@@ -149,6 +150,11 @@ def test_export_can_be_read_back(example: Any, tmp_path: Path) -> None:
         assert float(row["figure_of_merit"]) == entry["figure_of_merit"]
         assert float(row["lambda_3"]) == entry["lambda_3"]
         assert row["n_sites"] == str(entry["n_sites"])
+    frame = pd.read_parquet(columns)
+    for entry, row in zip(objects, frame.to_dict("records"), strict=True):
+        assert json.loads(row["structure"]) == entry["structure"]
+        for part in ("electronic", "ionic", "static"):
+            assert np.array(row[f"eps_{part}"].tolist()).tolist() == entry[part]
 
 
 def test_export_twice_writes_the_same_bytes(example: Any, tmp_path: Path) -> None:
@@ -160,12 +166,12 @@ def test_export_twice_writes_the_same_bytes(example: Any, tmp_path: Path) -> Non
 
 def test_export_of_nothing_and_of_unknown_gaps(example: Any, tmp_path: Path) -> None:
     empty = example.view(calculations=pd.DataFrame())
-    table, records = export_validated(empty, [], tmp_path)
+    table, records, _ = export_validated(empty, [], tmp_path)
     assert json.loads(records.read_text()) == []
     assert "figure_of_merit" in table.read_text()
     calculations = example.calculations("anisotropy", 1, 3, 5).assign(band_gap=None)
     view = example.view("anisotropy", rounds=1, calculations=calculations)
-    _, records = export_validated(view, example.materials(view), tmp_path)
+    _, records, _ = export_validated(view, example.materials(view), tmp_path)
     objects = json.loads(records.read_text(), parse_constant=refuse)
     assert objects
     assert all(entry["band_gap"] is None and entry["figure_of_merit"] > 1 for entry in objects)
@@ -199,7 +205,7 @@ def test_view_of_a_ledger(samples: Any, tmp_path: Path) -> None:
     for _, row in view.validated.iterrows():
         static = np.add(expected.at[row["key"], "electronic"], expected.at[row["key"], "ionic"])
         assert row["epsilon"] == pytest.approx(np.trace(static) / 3)
-    _, records = export_validated(view, ledger, tmp_path)
+    _, records, _ = export_validated(view, ledger, tmp_path)
     objects = json.loads(records.read_text(), parse_constant=refuse)
     assert [entry["material_id"] for entry in objects] == view.validated["material_id"].tolist()
     hashes = {samples.material(i).material_id: samples.material(i).structure_hash for i in range(6)}

@@ -1,0 +1,63 @@
+"""What several campaigns share, as Prefect's concurrency limits.
+
+Without a server there is one campaign at a time and nothing to share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flows.run import CampaignRun
+
+GPU = "gpu"
+"""Limit of the steps that compute with the potential or the networks, where a GPU does it."""
+CALCULATIONS = "calculations"
+"""Limit of the calculations under way; a step takes as many slots as it may run in parallel."""
+
+ON_GPU = ("encode", "train", "predict")
+
+
+@contextlib.contextmanager
+def limit_of(step: str, run: CampaignRun) -> Iterator[None]:
+    """Wait until a step may use what it shares with other campaigns, and take it until it ends.
+
+    A limit that the server does not have limits nothing. A server that cannot be asked must not
+    stop the work either: our own locks see to it that nothing is calculated twice.
+    """
+    from prefect.concurrency.sync import concurrency
+
+    name, slots = None, 1
+    if step == "calculate":
+        name, slots = CALCULATIONS, _parallel(run)
+    elif step in ON_GPU and run.cache.device.startswith("cuda"):
+        name = GPU
+    with contextlib.ExitStack() as stack:
+        if name is not None:
+            limit = _limit(name)
+            if limit:
+                # A campaign that wants more than there are would wait for ever.
+                slots = min(slots, limit)
+                taken = concurrency(name, occupy=slots, raise_on_lease_renewal_failure=False)
+                stack.enter_context(taken)
+        yield
+
+
+def _parallel(run: CampaignRun) -> int:
+    return int(getattr(run.config.launcher, "max_parallel", 1))
+
+
+def _limit(name: str) -> int | None:
+    """The size of a limit; None where there is none, or nobody to ask."""
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        with get_client(sync_client=True) as client:
+            found = client.read_global_concurrency_limit_by_name(name)
+    except (ObjectNotFound, httpx.HTTPError):
+        return None
+    return int(found.limit) if found.active else None
