@@ -81,6 +81,14 @@ class Calibration:
         """The raw spread, taken for a Gaussian's."""
         return cls(Scale(), Scale(), dict.fromkeys(PARTS, NORMAL), 0)
 
+    @classmethod
+    def assumed(cls) -> Calibration:
+        """For ensembles with too few held-out crystals: what the large tensor table taught.
+
+        There the errors of both parts are e times as large as the spread of five members.
+        """
+        return cls(Scale(1.0), Scale(1.0), dict.fromkeys(PARTS, NORMAL), 0)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         return asdict(self)
