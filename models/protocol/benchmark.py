@@ -86,7 +86,8 @@ def splits_card(
     ]  # fmt: skip
     card: dict[str, Any] = {
         **_header(name, variant, table),
-        "protocol": f"{len(found)} published splits, test materials",
+        "protocol": "test materials of the published splits",
+        "n_splits": len(found),
         "training_seconds": round(float(np.mean([o.seconds for _, o in found])), 1),
         "training_cpu_seconds": round(float(np.mean([o.cpu_seconds for _, o in found])), 1),
         "figures": {},
