@@ -180,7 +180,7 @@ def test_it_learns_directions(fit: Fit, tensor_table: Any, cache: FeatureCache) 
     best_isotropic = tensor_errors(isotropic, np.stack(true))  # the true means, no directions
     assert found["log_anisotropy"] < 0.3 * best_isotropic["log_anisotropy"]
     mean = np.broadcast_to(np.mean(true, axis=0), (len(known), 3, 3))
-    assert found["mae_6"] < 0.3 * tensor_errors(mean, np.stack(true))["mae_6"]
+    assert found["mae_6"] < 0.5 * tensor_errors(mean, np.stack(true))["mae_6"]
 
 
 def test_the_functional_is_learned(
