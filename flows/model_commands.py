@@ -57,7 +57,7 @@ def predict(
 ) -> None:
     """Predict dielectric tensors: electronic, ionic and static, with error bars.
 
-    ε̄ is a third of the trace; in brackets the interval that holds the DFPT value in 90 of 100
+    ε̄ is a third of the trace; below it the interval that holds the DFPT value in 90 of 100
     crystals like those trained on; n is the square root of the mean electronic eigenvalue.
     """
     from models.cache import FeatureCache, ForceConstantCache
@@ -257,8 +257,8 @@ def _show(rows: list[dict[str, Any]]) -> None:
     for heading in ("crystal", "ε̄ static", "ε̄∞", "ε̄ ionic", "n", "λmax/λmin", ""):
         table.add_column(heading, justify="left" if heading in ("crystal", "") else "right")
     for row in rows:
-        notes = [] if row["in_domain"] else ["unlike the training set"]
-        notes += ["with force constants"] if row["physical"] else []
+        notes = [] if row["in_domain"] else ["outside the domain"]
+        notes += ["force constants"] if row["physical"] else []
         parts = [_with_interval(row[part]) for part in ("static", "electronic", "ionic")]
         name = row["formula"]
         if row["material_id"] != name:
@@ -272,4 +272,4 @@ def _show(rows: list[dict[str, Any]]) -> None:
 
 def _with_interval(part: dict[str, Any]) -> str:
     low, high = part["interval_90"]
-    return f"{part['mean']:.3g} ({low:.3g}–{high:.3g})"
+    return f"{part['mean']:.3g}\n{low:.3g}–{high:.3g}"

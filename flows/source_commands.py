@@ -69,19 +69,15 @@ def candidates(
     The Materials Project's come with a key (MP_API_KEY, PMG_MAPI_KEY or the Prefect Secret block
     mp-api-key), are kept locally, and are fetched again only where they have changed.
     """
-    from pydantic import TypeAdapter
-
     from screening.settings import CandidateSource
 
-    values = _source(source)
-    values |= _given(
+    chosen = _chosen(
+        CandidateSource, source, settings,
         with_elements=_symbols(elements), without_elements=_symbols(without),
         max_energy_above_hull=max_hull, min_band_gap=min_gap, max_band_gap=max_gap,
         max_sites=max_sites, filter=query, database_version=database_version,
         offline=offline or None,
     )  # fmt: skip
-    values |= assignments(settings)
-    chosen = _validated(TypeAdapter(CandidateSource), values)
     from screening.sources import pull_candidates
 
     _show(lambda context: pull_candidates(chosen, context), output, as_json)
@@ -98,20 +94,24 @@ def labels(
     as_json: AsJson = False,
 ) -> None:
     """Pull known dielectric tensors, turned into the frames of their structures and checked."""
-    from pydantic import TypeAdapter
-
     from screening.settings import KnownSource
 
-    values = _source(source)
-    values |= _given(
+    chosen = _chosen(
+        KnownSource, source, settings,
         with_elements=_symbols(elements), without_elements=_symbols(without),
         database_version=database_version, offline=offline or None,
     )  # fmt: skip
-    values |= assignments(settings)
-    chosen = _validated(TypeAdapter(KnownSource), values)
     from screening.sources import pull_known
 
     _show(lambda context: pull_known(chosen, context), output, as_json)
+
+
+def _chosen(kind: Any, source: str, settings: list[str] | None, **given: Any) -> Any:
+    """The source as its settings: what ``--source`` names, the flags given, then ``--set``."""
+    from pydantic import TypeAdapter
+
+    values = {**_source(source), **_given(**given), **assignments(settings)}
+    return _validated(TypeAdapter(kind), values)
 
 
 def _source(text: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def born_charges(network: Readout, inputs: Inputs, crystals: Sequence[Crystal]) 
     They have the symmetry of the crystal and add up to zero.
     """
     members = network.scalar_in.weight.shape[0]
-    rows = np.broadcast_to(np.arange(len(inputs.sizes)), (members, len(inputs.sizes)))
+    rows = np.tile(np.arange(len(inputs.sizes)), (members, 1))
     batch = inputs.batch(rows)
     found = network(*batch.with_context(), Dropout(0.0))[0][:, :, 0].cpu().numpy().astype(float)
     parts = np.split(found, np.cumsum(inputs.sizes)[:-1], axis=1)

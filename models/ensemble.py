@@ -230,7 +230,7 @@ class Ensemble:
             estimate = examples.estimates()[:, part].to(device)
             model = DielectricModel(self.readout, inputs, estimate, self.offset)
             rows = np.arange(len(inputs.sizes))
-            found = model(np.broadcast_to(rows, (members, len(rows))), Dropout(0.0))
+            found = model(np.tile(rows, (members, 1)), Dropout(0.0))
             outputs.append(found.cpu().numpy().astype(float))
         targets = np.concatenate(outputs, axis=1)
         for i, crystal in enumerate(examples.crystals):

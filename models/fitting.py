@@ -128,16 +128,16 @@ class _Fit:
         means = _mean_targets(labels, self.training)
         start = torch.tensor([*means, 0.0]).expand(self.settings.members, 3)
         readout.reset(self.seeds, start)
-        model = DielectricModel(
-            readout, self._inputs(), self.examples.estimates().to(self.device), means[1]
-        )
+        inputs = self._inputs()
+        estimates = self.examples.estimates().to(self.device)
+        model = DielectricModel(readout, inputs, estimates, means[1])
         seconds = train(
             readout, DielectricLoss(model, labels), self._training_rows(), self.settings,
             self.seeds, self.device, _labelled(self.progress, "training"),
         )  # fmt: skip
         ensemble = Ensemble(
             self.settings, self.layout, readout, born, self.normalise,
-            Domain.of(self._inputs()), means[1], Calibration.none(), {},
+            Domain.of(inputs), means[1], Calibration.none(), {},
             training_hash(self.known, self.settings, self.seed),
         )  # fmt: skip
         targets = ensemble.targets(self.examples)
@@ -163,17 +163,18 @@ class _Fit:
         # Every crystal is left out by one member, whose charges it gets: its estimate is then as
         # good or bad as those of crystals never seen.
         parts = _folds([_composition(k) for k in self.known], members, self.seed + 1)
+        inputs = self._inputs()
         network = self._network(LATENT_BORN, n_tensors=1, asymmetric=True)
         network.reset(self.seeds, torch.zeros(members, 1))
         settings = self.settings.model_copy(
             update={"epochs": max(1, round(BORN_EPOCHS * self.settings.epochs))}
         )
         seconds = train(
-            network, BornLoss(network, self._inputs(), target),
+            network, BornLoss(network, inputs, target),
             [rows[parts[rows] != member] for member in range(members)], settings, self.seeds,
             self.device, _labelled(self.progress, "training Born charges"),
         )  # fmt: skip
-        found = born_charges(network, self._inputs(), self.examples.crystals)
+        found = born_charges(network, inputs, self.examples.crystals)
         trained = set(rows.tolist())
         fair = [c[parts[i], None] if i in trained else c for i, c in enumerate(found)]
         limit = self.settings.physics_effort

@@ -58,7 +58,7 @@ class Graph:
         i, j, vectors = neighbour_list(
             "ijD", pbc=[True] * 3, cell=lattice, positions=positions @ lattice, cutoff=cutoff
         )
-        self.numbers = torch.as_tensor(species, device=device)
+        self.numbers = torch.as_tensor(np.array(species), device=device)  # a copy: may be read-only
         self.edges = torch.as_tensor(np.stack([i, j]).astype(np.int64), device=device)
         self.vectors = torch.as_tensor(vectors, dtype=torch.float32, device=device)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 import warnings
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
+
+Array = NDArray[np.int64]
 
 BOND_TOLERANCE = 0.45
 """Å that a covalent bond may be longer than the sum of the radii (Jmol's rule)."""
@@ -40,7 +44,7 @@ def is_layered(structure: Structure) -> bool:
     A network of covalent bonds that extends in three directions settles the matter at once; bonds
     of all other crystals come from Voronoi-based neighbours (CrystalNN), which know ionic bonds.
     """
-    if _rank(_covalent_bonds(structure), len(structure)) == 3:
+    if _rank(_covalent_bonds(structure)) == 3:
         return False
     return _dimensionality(structure) == 2
 
@@ -62,8 +66,12 @@ def _covalent_bonds(structure: Structure) -> Bonds:
     return dict(bonds)
 
 
-def _is_extended(bonds: Bonds) -> bool:
-    """Whether a walk along bonds can reach an atom's own image in another cell."""
+def _loops(bonds: Bonds) -> Iterator[tuple[int, Array]]:
+    """Walks along bonds that come back to an atom in another cell.
+
+    Yields an atom that stands for the piece, and the lattice vector between the two cells. Every
+    bond that closes a loop over cell borders adds one; pieces are kept apart by their atoms.
+    """
     cell_of: dict[int, tuple[int, ...]] = {}
     for start in bonds:
         if start in cell_of:
@@ -78,36 +86,20 @@ def _is_extended(bonds: Bonds) -> bool:
                     cell_of[neighbour] = cell
                     stack.append(neighbour)
                 elif cell_of[neighbour] != cell:
-                    return True
-    return False
+                    yield start, np.subtract(cell, cell_of[neighbour])
 
 
-def _rank(bonds: Bonds, n_atoms: int) -> int:
-    """Largest number of independent directions in which one piece repeats itself.
+def _is_extended(bonds: Bonds) -> bool:
+    """Whether a walk along bonds can reach an atom's own image in another cell."""
+    return next(_loops(bonds), None) is not None
 
-    Every bond that closes a loop over cell borders adds a lattice vector; pieces are kept apart by
-    their atoms.
-    """
-    best = 0
-    piece: dict[int, tuple[int, ...]] = {}
-    for start in range(n_atoms):
-        if start in piece or start not in bonds:
-            continue
-        piece[start] = (0, 0, 0)
-        stack, loops = [start], [np.zeros(3)]
-        while stack:
-            atom = stack.pop()
-            for neighbour, shift in bonds[atom]:
-                cell = tuple(a + b for a, b in zip(piece[atom], shift, strict=True))
-                if neighbour not in piece:
-                    piece[neighbour] = cell
-                    stack.append(neighbour)
-                elif piece[neighbour] != cell:
-                    loops.append(np.subtract(cell, piece[neighbour]))
-        best = max(best, int(np.linalg.matrix_rank(np.array(loops))))
-        if best == 3:
-            break
-    return best
+
+def _rank(bonds: Bonds) -> int:
+    """Largest number of independent directions in which one piece repeats itself."""
+    loops: dict[int, list[Array]] = defaultdict(list)
+    for piece, vector in _loops(bonds):
+        loops[piece].append(vector)
+    return max((int(np.linalg.matrix_rank(np.array(v))) for v in loops.values()), default=0)
 
 
 @functools.cache

@@ -68,16 +68,20 @@ def read_usable(path: Path) -> tuple[list[KnownMaterial], list[str]]:
     tuple
         The materials, and why each of the others was refused.
     """
-    frame = read_frame(path)
+    return usable_from_frame(read_frame(path), str(path))
+
+
+def usable_from_frame(frame: pd.DataFrame, what: str) -> tuple[list[KnownMaterial], list[str]]:
+    """Like :func:`read_usable`, from a table already in memory; ``what`` names it."""
     known: list[KnownMaterial] = []
     reasons = []
     for position in range(len(frame)):
         try:
-            known += known_from_frame(frame.iloc[[position]], str(path))
+            known += known_from_frame(frame.iloc[[position]], what)
         except UserError as error:
             reasons.append(str(error))
     if not known:
-        raise UserError(reasons[0] if reasons else f"{path} has no rows.")
+        raise UserError(reasons[0] if reasons else f"{what} has no rows.")
     return known, reasons
 
 

@@ -67,10 +67,10 @@ class TensorTable:
         UserError
             No table there, or nothing usable in it.
         """
-        from screening.tables import read_frame, read_usable
+        from screening.tables import read_frame, usable_from_frame
 
-        known, refused = read_usable(path)
         frame = read_frame(path)
+        known, refused = usable_from_frame(frame, str(path))
         columns = zip(
             frame["material_id"], frame["functional"], frame["crystal_system"], strict=True
         )
