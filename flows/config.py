@@ -91,15 +91,15 @@ class Campaign(Settings):
     )
     known: KnownSource = Field(BuiltinSource(), description="Tensors known at the start.")
     candidates: CandidateSource = Field(BuiltinSource(), description="Where to look.")
-    filters: FilterSettings = FilterSettings()
-    acquisition: AcquisitionSettings = AcquisitionSettings()
-    model: ModelSettings = ModelSettings()
+    filters: FilterSettings = Field(default=FilterSettings(), title="Filters")
+    acquisition: AcquisitionSettings = Field(default=AcquisitionSettings(), title="Acquisition")
+    model: ModelSettings = Field(default=ModelSettings(), title="Model")
     engine: EngineSettings = Field(
         default=ReplayEngineSettings(),
         description="What calculates: replay (known answers), abinit or vasp.",
     )
-    launcher: LocalLauncherSettings = LocalLauncherSettings()
-    gate: GateThresholds = GateThresholds()
+    launcher: LocalLauncherSettings = Field(default=LocalLauncherSettings(), title="Launcher")
+    gate: GateThresholds = Field(default=GateThresholds(), title="Gate")
 
     @field_validator("task")
     @classmethod

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.config import Campaign
-from flows.limits import CALCULATIONS, GPU
+from flows.limits import make_limits
 from flows.server import PRIVATE
 from screening.errors import UserError
 
@@ -87,7 +87,7 @@ def deploy(
     try:
         with get_client(sync_client=True) as client:
             on_this_machine = _work_pool(client, pool)
-            _limits(client, config)
+            make_limits(client, config)
         variables: dict[str, Any] = {}
         if on_this_machine:
             inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
@@ -184,18 +184,6 @@ def _work_pool(client: SyncPrefectClient, name: str | None) -> bool:
             f"There is no work pool '{name}' on the server; it has: {names}. Leave --pool out to "
             "have one made for this machine."
         ) from None
-
-
-def _limits(client: SyncPrefectClient, config: Campaign) -> None:
-    """Make the limits that campaigns share; those that exist are the administrator's business."""
-    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-    from prefect.exceptions import ObjectAlreadyExists
-
-    parallel = int(getattr(config.launcher, "max_parallel", 1))
-    for name, limit in ((GPU, 1), (CALCULATIONS, parallel)):
-        wanted = GlobalConcurrencyLimitCreate(name=name, limit=limit)
-        with contextlib.suppress(ObjectAlreadyExists):
-            client.create_global_concurrency_limit(wanted)
 
 
 def _description(config: Campaign) -> str:

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+    from flows.config import Campaign
     from flows.run import CampaignRun
 
 GPU = "gpu"
@@ -31,7 +34,7 @@ def limit_of(step: str, run: CampaignRun) -> Iterator[None]:
 
     name, slots = None, 1
     if step == "calculate":
-        name, slots = CALCULATIONS, _parallel(run)
+        name, slots = CALCULATIONS, _parallel(run.config)
     elif step in ON_GPU and run.cache.device.startswith("cuda"):
         name = GPU
     with contextlib.ExitStack() as stack:
@@ -45,8 +48,19 @@ def limit_of(step: str, run: CampaignRun) -> Iterator[None]:
         yield
 
 
-def _parallel(run: CampaignRun) -> int:
-    return int(getattr(run.config.launcher, "max_parallel", 1))
+def make_limits(client: SyncPrefectClient, config: Campaign) -> None:
+    """Make the limits that are not there; those that exist are the administrator's business."""
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+    from prefect.exceptions import ObjectAlreadyExists
+
+    for name, limit in ((GPU, 1), (CALCULATIONS, _parallel(config))):
+        wanted = GlobalConcurrencyLimitCreate(name=name, limit=limit)
+        with contextlib.suppress(ObjectAlreadyExists):
+            client.create_global_concurrency_limit(wanted)
+
+
+def _parallel(config: Campaign) -> int:
+    return int(getattr(config.launcher, "max_parallel", 1))
 
 
 def _limit(name: str) -> int | None:

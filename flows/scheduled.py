@@ -23,6 +23,7 @@ from flows.orchestration import without_tracebacks
 from flows.reporter import run_logger
 from flows.series import next_campaign
 from flows.session import open_ledger
+from flows.steps import NOTHING_NEW
 from screening.filters import NothingLeftError
 from screening.io import unwritable
 
@@ -58,7 +59,7 @@ def scheduled(campaign: Campaign, directory: Path, ledger: str | None = None) ->
             if current.follows is None:
                 raise
             book.forget_untrained(current.name)
-            return Completed(name="NothingNew", message=f"Nothing new to calculate. {error}")
+            return Completed(name=NOTHING_NEW, message=f"Nothing new to calculate. {error}")
     found = len(result["validated"])
     return Completed(message=f"Campaign '{current.name}' is finished: {found} validated.")
 

@@ -7,14 +7,16 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State as RunState
 from prefect.context import FlowRunContext
+from prefect.states import Completed
 
 from dft.calculation import Calculation, State, calculation_key
 from dft.gate import judge, second_look
@@ -34,7 +36,7 @@ from results.schema import CalculationStatus, RoundStatus
 from results.view import PULLED_FROM
 from screening.acquisition import acquisition, top
 from screening.errors import UserError
-from screening.filters import Pool, filter_candidates
+from screening.filters import NothingLeftError, Pool, filter_candidates
 from screening.io import stable_hash
 from screening.material import Material
 from screening.tensors import mean_permittivity
@@ -44,6 +46,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 POLL_S = 0.2
+NOTHING_NEW = "NothingNew"
+"""Name of the state in which a series ends that has calculated every candidate."""
 ENCODED_TOGETHER = 256
 """Crystals whose features are in memory at the same time while they are computed."""
 PREDICTED = (RoundStatus.PREDICTED, RoundStatus.SELECTED, RoundStatus.FINISHED)
@@ -83,17 +87,33 @@ class Step(Generic[P, R]):
     def _as_task(self, run: CampaignRun, number: int | None) -> Callable[..., R]:
         label = self.name if number is None else f"{self.name} (round {number})"
         tags = [] if number is None else [f"round {number}"]
+        ended: list[NothingLeftError] = []
 
-        def limited(*args: Any, **kwargs: Any) -> R:
-            with limit_of(self.name, run):
-                return self.function(*args, **kwargs)
+        def limited(*args: Any, **kwargs: Any) -> R | RunState[Any]:
+            try:
+                with limit_of(self.name, run):
+                    return self.function(*args, **kwargs)
+            except NothingLeftError as end:
+                if run.config.follows is None:
+                    raise
+                # A series has found all there is, which is no failure of the task that sees it.
+                ended.append(end)
+                return Completed(name=NOTHING_NEW, message=str(end))
 
         limited.__doc__ = self.function.__doc__
         options = task(
             name=self.name, task_run_name=label, tags=tags, cache_policy=NO_CACHE,
             persist_result=False,
         )  # fmt: skip
-        return options(limited)
+        attempt = options(limited)
+
+        def call(*args: Any, **kwargs: Any) -> R:
+            result = attempt(*args, **kwargs)
+            if ended:
+                raise ended[0]
+            return cast(R, result)
+
+        return call
 
 
 @Step

@@ -29,6 +29,16 @@ ACQUISITIONS = {
     "greedy": "the largest predicted figure of merit",
     "random": "chance",
 }
+TRAINING = {
+    "learning_rate": "peak learning rate {:g}",
+    "weight_decay": "weight decay {:g}",
+    "dropout": "dropout {:g}",
+    "batch_size": "batches of {}",
+    "epochs": "{} epochs",
+    "min_steps": "at least {} steps",
+    "max_steps": "at most {} steps",
+}
+"""Settings of the training, and how the paragraph says them."""
 
 
 def methods(view: CampaignView) -> Markup:
@@ -65,19 +75,17 @@ def _model(view: CampaignView) -> list[Markup]:
     model = view.config.get("model")
     if not isinstance(model, Mapping) or "members" not in model:
         return []
+    # A campaign that another version began lacks some of its settings.
+    details = [text.format(model[name]) for name, text in TRAINING.items() if name in model]
+    potential = f"SevenNet ({model['encoder']})" if "encoder" in model else "SevenNet"
     return [
         Markup(
             "The electronic and ionic tensors were predicted by an ensemble of {} gated "
             "equivariant readouts on frozen atomic features of the interatomic potential {}, each "
-            "trained on its own 80/10/10 split (AdamW, peak learning rate {}, weight decay {}, "
-            "dropout {}, batches of {}, {} epochs but {} to {} steps, seed {})."
-        ).format(
-            model["members"], f"SevenNet ({model.get('encoder', '')})",
-            *(f"{model[name]:g}" for name in ("learning_rate", "weight_decay", "dropout")),
-            *(model[name] for name in ("batch_size", "epochs", "min_steps", "max_steps")),
-            view.seed,
-        )
-    ]  # fmt: skip
+            "trained on its own nine tenths of the known crystals that were not held out for "
+            "calibration ({})."
+        ).format(model["members"], potential, ", ".join(["AdamW", *details, f"seed {view.seed}"]))
+    ]
 
 
 def _loop(view: CampaignView) -> list[Markup]:

@@ -9,82 +9,43 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import NARROW, WIDE, Browser, chromium
+from browser import NARROW, WIDE, Browser, chromium, installed
+from lab import QUICK, Lab, command_of, free_port, processes_with, up
 
-import flows
+from results.markdown import formula
 from results.text import number
 
-PATIENCE_S = 240.0
-PROGRAM = "from flows.cli import main; main()"
-
-
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass
-class Up:
-    """A running ``screen up``."""
-
-    place: Path
-    url: str
-    process: subprocess.Popen[bytes]
-    output: Path
-    words: list[dict[str, Any]] = field(default_factory=list)
-
-    def ask(self, path: str, **question: Any) -> Any:
-        """An answer of the server's API."""
-        request = urllib.request.Request(
-            f"{self.url}/api{path}", json.dumps(question).encode(),
-            {"Content-Type": "application/json"},
-        )  # fmt: skip
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
-
-    def runs(self, *states: str) -> list[dict[str, Any]]:
-        """Flow runs, oldest first, of the given types of state."""
-        found = self.ask("/flow_runs/filter", sort="START_TIME_ASC")
-        return [run for run in found if not states or run["state_type"] in states]
-
-    def artifact(self, key: str) -> dict[str, Any]:
-        """The latest version of an artifact."""
-        (found,) = self.ask("/artifacts/latest/filter", artifacts={"key": {"any_": [key]}})
-        return dict(found)
-
-    def wait(self, what: Any, why: str) -> Any:
-        """The first true value of ``what()``."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not (found := what()):
-            assert self.process.poll() is None, self.output.read_text()
-            logs = [p.read_text() for p in self.place.glob("campaigns/.prefect/*.log")]
-            assert time.monotonic() < deadline, f"{why}\n{self.output.read_text()}\n{logs}"
-            time.sleep(0.3)
-        return found
+BOX = "[data-testid=markdown-display]"
+"""Where the UI puts the text of an artifact."""
+SHOWN = f"(document.querySelector('{BOX}') || {{innerText: ''}}).innerText.includes('Campaign')"
+ROUNDS = """[...document.querySelectorAll('label')].find(
+    e => e.innerText.startsWith('Rounds')).control"""
+"""The form's field of that name."""
+TALL = 2600
+"""Pixels in which a whole artifact has room, pictures and all."""
+PAGE_S = 30.0
+SETTLE_S = 5.0
+"""For the graph of a run, which is drawn after the text and tells nobody."""
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory, quick: str) -> Iterator[Up]:
-    """Server, worker, deployment on a schedule of every minute, and somebody to be told."""
-    place = tmp_path_factory.mktemp("up")
-    words: list[dict[str, Any]] = []
+def words() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A webhook's address and what was posted there."""
+    said: list[dict[str, Any]] = []
 
     class Listener(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            words.append(json.loads(body))
+            said.append(json.loads(body))
             self.send_response(200)
             self.end_headers()
 
@@ -93,32 +54,29 @@ def up(tmp_path_factory: pytest.TempPathFactory, quick: str) -> Iterator[Up]:
 
     listener = http.server.HTTPServer(("127.0.0.1", 0), Listener)
     threading.Thread(target=listener.serve_forever, daemon=True).start()
-    port, output = free_port(), place / "output"
-    command = [
-        "up", "--task", "high-k", "--rounds", "2", "--batch", "2", "--no-start", "--timezone",
-        "UTC",
-        *quick.split(), "--cron", "* * * * *", "--port", str(port), "--set", "engine.delay_s=2",
-        "--notify", f"http://127.0.0.1:{listener.server_address[1]}/",
-    ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(Path(flows.__file__).parents[1])}
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *command],
-            cwd=place, stdout=file, stderr=file, env=environment,
-        )  # fmt: skip
-    here = Up(place, f"http://127.0.0.1:{port}", process, output, words)
+    yield f"http://127.0.0.1:{listener.server_address[1]}/", said
+    listener.shutdown()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, words: Any) -> Iterator[Lab]:
+    """Server, worker and a deployment that runs every minute, and somebody to be told."""
+    flags = "--task high-k --rounds 2 --batch 2 --no-start --timezone UTC --set engine.delay_s=2"
+    schedule = ["--cron", "* * * * *", "--notify", words[0]]
+    here = up(tmp_path_factory.mktemp("lab"), [*flags.split(), *QUICK, *schedule])
     try:
-        here.wait(lambda: "Ctrl-C stops" in output.read_text(), "screen up is not up")
         yield here
     finally:
+        (process,) = here.processes
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
-        listener.shutdown()
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if installed() is None:
+        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
     with chromium(tmp_path_factory.mktemp("browser")) as browser:
         yield browser
 
@@ -128,131 +86,152 @@ def pictures(tmp: Path) -> Path:
     return Path(os.environ.get("SCREEN_PICTURES", tmp))
 
 
-def test_a_schedule_fires_and_the_browser_follows(
-    up: Up, page: Browser, tmp_path: Path, ledger_of: Any
-) -> None:
-    """From the schedule to figures on the page that are those of the ledger."""
-    (run, *_) = up.wait(lambda: up.runs("RUNNING", "COMPLETED"), "no scheduled run has begun")
+def test_a_schedule_fires_and_the_browser_follows(lab: Lab, page: Browser, tmp_path: Path) -> None:
+    """Run and log in the browser, step by step, and a bar that moves while calculations run."""
+    (run, *_) = lab.wait(lambda: lab.runs("RUNNING", "COMPLETED"), "no scheduled run has begun")
     assert run["auto_scheduled"] and run["deployment_id"]
     page.look(WIDE)
-    page.open(f"{up.url}/v2/runs/flow-run/{run['id']}", "document.body.innerText.includes('Logs')")
-    page.wait("document.body.innerText.includes('Trained on 13 materials')", PATIENCE_S)
+    address = f"{lab.url}/v2/runs/flow-run/{run['id']}"
+    page.open(address, "document.body.innerText.includes('Logs')")
+    page.wait("document.body.innerText.includes('Trained on 13 materials')")
+
+    def moves() -> bool:
+        bar = lab.artifact("progress-high-k")
+        return bar is not None and "ended" in bar["description"]
+
+    page.open("about:blank")  # the graph of a run at work is drawn without end
+    lab.wait(moves, "no calculation is shown")
+    lab.wait(lambda: lab.run(run["id"])["state_type"] == "COMPLETED", "the run does not end")
+    page.open(address, "document.body.innerText.includes('Picked for calculation')")
+    time.sleep(SETTLE_S)
     page.picture(pictures(tmp_path) / "run.png")
-    up.wait(lambda: run["id"] in [r["id"] for r in up.runs("COMPLETED")], "the run does not end")
-    page.open(f"{up.url}/v2/runs/flow-run/{run['id']}", "document.body.innerText.includes('Logs')")
-    page.wait("document.body.innerText.includes('Picked for calculation')", PATIENCE_S)
-    page.picture(pictures(tmp_path) / "run-finished.png")
-    tasks = up.ask(
+    tasks = lab.ask(
         "/task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}}, sort="EXPECTED_START_TIME_ASC"
     )
     steps = ["encode", "train", "predict", "select", "calculate", "gate", "record"]
     names = [re.sub(r" \(.*", "", task["name"]) for task in tasks]
     assert names == ["pull", *steps, *steps[1:]]
+    bar = lab.artifact("progress-high-k")
+    assert bar is not None and bar["type"] == "progress" and int(bar["data"]) == 100
 
+
+def test_the_artifacts_are_the_ledger(
+    lab: Lab, page: Browser, tmp_path: Path, ledger_of: Any
+) -> None:
+    """Figures on the pages are the ledger's; nothing is cut or lies upon anything else."""
     from results.view import CampaignView
 
-    view = CampaignView.from_ledger(ledger_of(up.place), "high-k")
-    shown = [number(value) for value in view.validated["merit"]]
-    assert shown
-    for key, expected in {
-        "campaign-high-k": [*shown, *view.validated["material_id"], "Figure of merit"],
-        "round-1-high-k": [number(v) for v in view.calculations.query("round == 1")["merit_mean"]],
-        "candidates-high-k": [number(v) for v in view.candidates["epsilon_mean"].head(5)],
-        "calculations-high-k": [key[:8] for key in view.calculations["key"]],
-        "model-high-k": [number(view.metrics[1]["static"]["mae_9"]), "Calibration of σ"],
-    }.items():
-        address = f"{up.url}/v2/artifacts/artifact/{up.artifact(key)['id']}"
-        for size, dark in ((WIDE, False), (WIDE, True), (NARROW, False)):
-            page.look(size, dark)
-            page.open(address, "document.body.innerText.includes('Campaign high-k')")
-            name = f"{key}-{size[0]}-{'dark' if dark else 'light'}.png"
-            page.picture(pictures(tmp_path) / name)
-            text = page.text()
-            assert [word for word in expected if word not in text] == [], key
-            loaded = "[...document.querySelectorAll('article img, main img')].every(i => i.complete"
-            assert page.run(f"{loaded} && (i.naturalWidth > 0 || i.clientWidth === 0))")
-    bar = up.artifact("progress-high-k")
-    assert bar["type"] == "progress" and json.loads(bar["data"]) == 100
-    outside = {u for u in page.requests if not u.startswith((up.url, "data:", "blob:", "about:"))}
-    assert outside == set(), "the pages ask nobody else"
+    view = CampaignView.from_ledger(ledger_of(lab.place), "high-k")
+    assert len(view.validated)
+    first = view.calculations[view.calculations["round"] == 1].to_dict("records")
+    pages = {
+        "campaign-high-k": [
+            *map(number, view.validated["merit"]), *map(number, view.validated["epsilon"]),
+            *(formula(row) for row in view.validated.to_dict("records")), "4 of 4",
+        ],
+        "round-1-high-k": [
+            *(number(row[name]) for row in first for name in ("merit_mean", "epsilon", "merit")),
+            *(formula(row) for row in first),
+        ],
+        "candidates-high-k": [
+            f"{number(row['epsilon_mean'])} ± {number(row['epsilon_std'], 2)}"
+            for row in view.candidates.sort_values("rank").head(5).to_dict("records")
+        ],
+        "calculations-high-k": [*(key[:8] for key in view.calculations["key"]), "✓ accepted"],
+        "model-high-k": [
+            number(view.metrics[1]["static"]["mae_9"]), "Predicted against calculated",
+        ],
+    }  # fmt: skip
+    for key, expected in pages.items():
+        page.look(WIDE)
+        page.open(lab.page_of(key), SHOWN)
+        page.wait(f"[...document.querySelectorAll('{BOX} img')].every(i => i.naturalWidth > 0)")
+        words = json.dumps(expected, ensure_ascii=False)
+        page.wait(f"{words}.every(word => document.body.innerText.includes(word))", PAGE_S)
+        for size in ((WIDE[0], TALL), (NARROW[0], TALL)):
+            for dark in (False, True):
+                colours = "dark" if dark else "light"
+                page.look(size, dark)
+                assert page.run(
+                    f"document.documentElement.classList.contains('dark') === {str(dark).lower()}"
+                )
+                assert page.cut(BOX) == [], f"{key} at {size}"
+                page.picture(pictures(tmp_path) / f"{key}-{size[0]}-{colours}.png")
 
 
-def test_the_next_runs_follow_and_word_is_sent(up: Up, ledger_of: Any) -> None:
+def test_the_run_form(lab: Lab, page: Browser, tmp_path: Path) -> None:
+    """Fields of the campaign with their help; nonsense is refused before anything starts."""
+    page.look(WIDE)
+    deployment = lab.deployment()
+    page.open(
+        f"{lab.url}/v2/deployments/deployment/{deployment['id']}/run",
+        "document.body.innerText.includes('Calculations per round')",
+    )
+    page.picture(pictures(tmp_path) / "form.png", whole=True)
+    text = page.text()
+    for words in ("Rounds of the loop", "Fixes all chance", "where campaigns are kept"):
+        assert words in text
+    runs = len(lab.runs())
+    page.run(f"({ROUNDS}).focus(), document.execCommand('selectAll')")
+    page.call("Input.insertText", text="0")
+    page.run("[...document.querySelectorAll('button')].find(e => e.innerText === 'Submit').click()")
+    page.wait(f"({ROUNDS}).value === '0' && ({ROUNDS}).validationMessage !== ''", PAGE_S)
+    assert page.run("location.pathname.endsWith('/run')") and len(lab.runs()) == runs
+    parameters = deployment["parameters"]
+    for field, value in {"rounds": 0, "task": "nonsense", "colour": "blue"}.items():
+        wrong = {**parameters, "campaign": {**parameters["campaign"], field: value}}
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            lab.ask(f"/deployments/{deployment['id']}/create_flow_run", parameters=wrong)
+        assert refused.value.code in (409, 422), field
+
+
+def test_the_next_runs_follow_and_word_is_sent(lab: Lab, words: Any, ledger_of: Any) -> None:
     """The schedule fires again: the next campaign; and somebody was told about each round."""
-    book = ledger_of(up.place)
-    up.wait(lambda: len(up.runs("COMPLETED")) >= 1, "no run has ended")
-    up.wait(lambda: book.campaign("high-k-2"), "no second campaign has begun")
+    book = ledger_of(lab.place)
+    lab.wait(lambda: book.campaign("high-k-2"), "no second campaign has begun")
     assert book.campaign("high-k-2").config["follows"] == "high-k"
-    up.wait(lambda: any("Round 2 of 'high-k'" in str(w) for w in up.words), "nobody was told")
-    texts = [word["text"] for word in up.words]
+    lab.wait(lambda: any("Round 2 of 'high-k'" in str(w) for w in words[1]), "nobody was told")
+    texts = [word["text"] for word in words[1]]
     assert any("has spent 4 of its 4 calculations" in text for text in texts)
 
 
-def test_what_was_killed_is_marked_and_taken_up(up: Up, executed: Any) -> None:
-    """kill -9 of the run's process and its worker together: the next run says that it crashed."""
-    deployment = up.ask("/deployments/filter")[0]["id"]
-
-    def at_work() -> Any:
-        return [r for r in up.runs("RUNNING") if r["name"].startswith("high-k")]
-
-    (run, *_) = up.wait(at_work, "no run is at work")
-    pids = [
-        int(path.name)
-        for path in Path("/proc").glob("[0-9]*")
-        if run["id"] in _environment(path) and path.name != str(os.getpid())
-    ]
+def test_what_was_killed_is_marked_and_taken_up(lab: Lab) -> None:
+    """kill -9 of a run's process: the worker says that it crashed, and the next run goes on."""
+    (run, *_) = lab.wait(
+        lambda: [r for r in lab.runs("RUNNING") if r["name"].startswith("high-k")],
+        "no run is at work",
+    )
+    pids = [p for p in processes_with(run["id"]) if "dft.worker" not in command_of(p)]
     for pid in pids:
-        if "dft.worker" not in _command(pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    def ended() -> bool:
-        state = next(r for r in up.runs() if r["id"] == run["id"])["state_type"]
-        return state in ("CRASHED", "COMPLETED", "FAILED")
-
-    up.wait(ended, "a killed run is shown as running")
-    state = next(r for r in up.runs() if r["id"] == run["id"])["state_type"]
-    assert pids and state == "CRASHED", deployment
-    later = len(up.runs("COMPLETED"))
-    up.wait(lambda: len(up.runs("COMPLETED")) > later, "nobody took it up")
-    assert {tuple(lines) for lines in executed(up.place).values()} <= {("start", "end")} | {
-        ("start",)
-    }
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    final = ("CRASHED", "COMPLETED", "FAILED")
+    lab.wait(lambda: lab.run(run["id"])["state_type"] in final, "a killed run is shown as running")
+    assert pids and lab.run(run["id"])["state_type"] == "CRASHED"
+    following = lab.start_run()
+    lab.wait(lambda: lab.run(following)["state_type"] in final, "nobody took it up")
+    assert {tuple(lines) for lines in lab.executions().values()} <= {("start", "end"), ("start",)}
 
 
-def _environment(process: Path) -> str:
-    try:
-        return (process / "environ").read_bytes().decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
-
-
-def test_it_stops_cleanly(up: Up) -> None:
+def test_it_stops_cleanly(lab: Lab) -> None:
     """Last: nothing is left that listens or works for it, and the same command would go on."""
-    group = up.process.pid
-    up.process.send_signal(signal.SIGTERM)
-    assert up.process.wait(90) == 0
-    assert "Stopping worker and server" in up.output.read_text()
+    (process,) = lab.processes
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(90) == 0
+    assert "Stopping worker and server" in (lab.place / "up.log").read_text()
     with pytest.raises(OSError):
-        urllib.request.urlopen(f"{up.url}/api/health", timeout=5)
-    assert group and not [
-        path for path in Path("/proc").glob("[0-9]*") if f"PREFECT_API_URL={up.url}/" in
-        _environment(path) and "dft." not in _command(int(path.name))
-    ]  # fmt: skip
+        urllib.request.urlopen(f"{lab.url}/api/health", timeout=5)
+    left = [command_of(pid) for pid in processes_with(f"PREFECT_API_URL={lab.url}/")]
+    assert [words for words in left if words and "dft." not in words] == []
 
 
 def test_the_report_without_a_network(finished: Any, page: Browser, tmp_path: Path) -> None:
     """Opened from the disk: figures drawn, nothing cut, data behind the figures, no errors."""
     home = finished[0] / "campaigns" / "high-k"
+    page.open("about:blank")
     page.requests.clear()
-    page.offline()
+    page.errors.clear()
+    page.offline(True)
     for size in (WIDE, NARROW):
         for dark in (False, True):
             page.look(size, dark)
@@ -276,6 +255,7 @@ def test_the_report_without_a_network(finished: Any, page: Browser, tmp_path: Pa
     assert best["formula"] in parity
     assert page.errors == []
     assert [u for u in page.requests if not u.startswith(("file:", "data:", "blob:"))] == []
+    page.offline(False)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,6 +87,30 @@ def test_a_mistake_is_a_failed_run_and_one_sentence(
         assert "Traceback" not in text
 
 
+def test_artifacts_belong_to_runs(server: str) -> None:
+    """Inside a run a page has a key made of the campaign's name; outside there is none."""
+    from prefect import flow
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    from flows.artifacts import artifact_key
+    from flows.sources import show_pull
+
+    @flow
+    def shows() -> None:
+        show_pull("My_Campaign.2", "# inside")
+
+    key = artifact_key("pull", "My_Campaign.2")
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+    with get_client(sync_client=True) as client:
+        show_pull("My_Campaign.2", "# outside")
+        assert client.read_artifacts(artifact_filter=wanted) == []
+        shows()
+        (made,) = client.read_artifacts(artifact_filter=wanted)
+    assert made.data == "# inside" and made.flow_run_id is not None
+    assert key.startswith("pull-my-campaign-2-") and key != artifact_key("pull", "my-campaign.2")
+
+
 def test_ctrl_c_ends_the_run(server: str, tmp_path: Path, screen: Any, quick: str) -> None:
     command = f"run --name stopped --rounds 1 --batch 2 --set engine.delay_s=2 {quick}"
     log = tmp_path / "stderr.log"
@@ -108,6 +133,90 @@ def test_ctrl_c_ends_the_run(server: str, tmp_path: Path, screen: Any, quick: st
     assert "Traceback" not in text
     run, _, _ = flow_run("stopped")
     assert run.state.is_final() and not run.state.is_completed()
+
+
+def test_a_run_that_died_with_its_machine_is_marked(
+    server: str, tmp_path: Path, screen: Any, quick: str, executed: Callable[[Path], Any]
+) -> None:
+    """kill -9, and nobody is left to tell the server: the next run does, and goes on."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    def states() -> list[str]:
+        wanted = FlowRunFilter(name=FlowRunFilterName(any_=["died"]))
+        order = FlowRunSort.START_TIME_ASC
+        with get_client(sync_client=True) as client:
+            runs = client.read_flow_runs(flow_run_filter=wanted, sort=order)
+        return [f"{run.state.name}: {run.state.message}" for run in runs if run.state]
+
+    command = f"run --name died --rounds 1 --batch 2 --set engine.delay_s=2 {quick}"
+    process = subprocess.Popen(
+        [SCREEN, *command.split()], cwd=tmp_path, env={**os.environ, "PREFECT_API_URL": server},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not executed(tmp_path):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    (state,) = states()
+    assert state.startswith("Running")
+    done = screen(tmp_path, command)
+    assert done.status == 0 and "was killed from outside" in done.err, done.err
+    crashed, completed = states()
+    assert crashed.startswith("Crashed: Killed from outside") and completed.startswith("Completed")
+    assert set(map(tuple, executed(tmp_path).values())) == {("start", "end")}
+
+
+def test_campaigns_take_turns_at_what_they_share(server: str, tmp_path: Path) -> None:
+    """Calculations up to the limit's slots, one computation on the GPU; the CPU is free to all."""
+    from types import SimpleNamespace
+
+    from prefect.client.orchestration import get_client
+
+    from flows.config import build_campaign
+    from flows.limits import limit_of, make_limits
+    from flows.reporter import Reporter
+    from flows.run import CampaignRun
+    from results.ledger import Ledger
+
+    config = build_campaign(None, {"launcher.max_parallel": 2})
+    with get_client(sync_client=True) as client:
+        make_limits(client, config)
+        make_limits(client, config)
+    book = Ledger(tmp_path / "ledger.sqlite")
+
+    def most_at_once(step: str, device: str) -> int:
+        at_work, most = 0, 0
+        lock = threading.Lock()
+
+        def work() -> None:
+            nonlocal at_work, most
+            run = CampaignRun(config, tmp_path, book, Reporter())
+            run.__dict__["cache"] = SimpleNamespace(device=device)
+            barrier.wait()
+            with limit_of(step, run):
+                with lock:
+                    at_work += 1
+                    most = max(most, at_work)
+                time.sleep(1.0)
+                with lock:
+                    at_work -= 1
+
+        barrier = threading.Barrier(2)
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+            assert not thread.is_alive()
+        return most
+
+    assert most_at_once("calculate", "cpu") == 1
+    assert most_at_once("train", "cuda:0") == 1
+    assert most_at_once("train", "cpu") == 2
 
 
 def test_without_a_server_none_is_started(tmp_path: Path, quick: str) -> None:

@@ -18,7 +18,7 @@ from flows.cli import app
 from flows.config import build_campaign
 from flows.reporter import Reporter
 from flows.run import CampaignRun
-from flows.sources import pinned_versions, pull_report, secret_block, show_pull
+from flows.sources import pinned_versions, pull_report, secret_block
 from flows.steps import pull
 from results.ledger import Ledger
 from screening.errors import UserError
@@ -165,22 +165,6 @@ def test_the_summary_says_where_from_and_why_not(server: Any, tmp_path: Path) ->
     assert "Known tensors: 1 of 2" in text and f"database version: {server.version}" in text
     assert "| electronic tensor is the identity (a failed run) | 1 | mp-1 |" in text
     assert "- 1 taken by 'already known'" in text
-
-
-def test_the_artifact_belongs_to_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    import prefect.artifacts
-    from prefect.context import FlowRunContext
-
-    made: list[dict[str, Any]] = []
-    monkeypatch.setattr(
-        prefect.artifacts, "create_markdown_artifact",
-        lambda markdown, **rest: made.append({"markdown": markdown, **rest}),
-    )  # fmt: skip
-    show_pull("My_Campaign.2", "# text")
-    assert not made
-    monkeypatch.setattr(FlowRunContext, "get", classmethod(lambda _cls: object()))
-    show_pull("My_Campaign.2", "# text")
-    assert made[0]["key"] == "pull-my-campaign-2" and made[0]["markdown"] == "# text"
 
 
 def test_the_secret_block(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
@@ -64,10 +62,10 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
-    def offline(self) -> None:
-        """Take the network away."""
+    def offline(self, away: bool = True) -> None:
+        """Take the network away, or bring it back."""
         self.call(
-            "Network.emulateNetworkConditions", offline=True, latency=0,
+            "Network.emulateNetworkConditions", offline=away, latency=0,
             downloadThroughput=-1, uploadThroughput=-1,
         )  # fmt: skip
 
@@ -112,6 +110,20 @@ class Browser:
         found = self.run(TOO_WIDE)
         return [str(element) for element in found]
 
+    def cut(self, within: str) -> list[str]:
+        """Elements of a box that reach beyond its right edge, over what is beside it or hidden."""
+        return [str(element) for element in self.run(CUT.replace("BOX", json.dumps(within)))]
+
+
+CUT = """
+(() => {
+  const box = document.querySelector(BOX), right = box.getBoundingClientRect().right;
+  return [...box.querySelectorAll('*')].filter(e => {
+    const own = e.getBoundingClientRect();
+    return own.width > 0 && own.right > right + 1;
+  }).map(e => e.tagName + ' ' + e.innerText.slice(0, 40) + ' ' + e.getBoundingClientRect().right);
+})()
+"""
 
 TOO_WIDE = """
 (() => {
@@ -126,14 +138,18 @@ TOO_WIDE = """
 """
 
 
+def installed() -> str | None:
+    """Path of Chromium."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
 @contextlib.contextmanager
 def chromium(home: Path) -> Iterator[Browser]:
-    """A browser with an empty profile below ``home``; skips the test where there is none."""
+    """A browser with an empty profile below ``home``."""
     from websockets.sync.client import connect
 
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
+    program = installed()
+    assert program is not None, "Chromium is not installed (Debian: apt-get install chromium)"
     profile = home / "profile"
     profile.mkdir(parents=True)
     with (home / "chromium.log").open("wb") as log:
