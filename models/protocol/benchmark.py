@@ -1,4 +1,4 @@
-"""Running the protocol: variants × splits, resumable, and what comes out as cards."""
+"""The protocol: variants on the published splits and in the tail test, resumable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.calibration import LEVELS, PARTS, coverage
 from models.metrics import material_errors
-from models.protocol.card import hardware, write_card
+from models.protocol.card import hardware
 from models.protocol.scores import paired, scores
 from models.protocol.splits import N_SPLITS, published_split
 from models.protocol.table import TensorTable
@@ -244,22 +244,3 @@ def tail_figures(
     figures["rank_correlation"] = round(correlation, 4)
     figures["log_error"] = round(float(np.abs(np.log(central / true)).mean()), 4)
     return figures
-
-
-def make_cards(
-    variants: dict[str, Variant],
-    table: TensorTable,
-    numbers: Sequence[int],
-    tail: bool,
-    work: Path,
-    cards: Path,
-    note: Note,
-) -> None:
-    """Run what is missing and write the cards of every variant."""
-    for name, variant in variants.items():
-        run_splits(name, variant, table, numbers, work, note)
-        reference = "direct" if name != "direct" and (work / "direct").is_dir() else None
-        write_card(cards / f"{name}.yaml", splits_card(name, variant, table, work, reference))
-        for merit in TAIL_MERITS if tail else ():
-            card = run_tail(name, variant, table, merit, work, note)
-            write_card(cards / f"{name}-tail-{merit}.yaml", card)

@@ -79,14 +79,15 @@ def run_unlike(
             labelled = table.labelled(part)[rows]
             true, predicted = table.truth(part)[rows[labelled]], outcome.central[part][labelled]
             errors = material_errors(predicted, true)
-            shares = covered(table, rows, outcome, part)
             figures[part] = {
-                **{k: round(float(np.nanmean(errors[k])), 4) for k in ("mae_9", "log_scalar")},
-                "coverage": {
+                k: round(float(np.nanmean(errors[k])), 4) for k in ("mae_9", "log_scalar")
+            }
+            if outcome.bounds:
+                shares = covered(table, rows, outcome, part)
+                figures[part]["coverage"] = {
                     f"{level:.0%}": round(share, 4)
                     for level, share in zip(LEVELS, shares, strict=True)
-                },
-            }
+                }
         note(f"{name}, without {which}: {figures}")
         card["left_out"][which] = figures
     return card
