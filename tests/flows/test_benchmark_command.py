@@ -14,12 +14,14 @@ from models.protocol.summary import summary
 
 @pytest.fixture(scope="module")
 def place(screen_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with every sixteenth row of the tensor table."""
+    """A directory with every sixteenth row of the tensor table, and one with every fourth."""
     import pandas as pd
 
     place = tmp_path_factory.mktemp("benchmark")
     frame = pd.read_parquet(screen_data / "dielectric_tensors.parquet")
-    frame.iloc[::16].to_parquet(place / "dielectric_tensors.parquet")
+    for folder, step in ((place, 16), (place / "more", 4)):
+        folder.mkdir(exist_ok=True)
+        frame.iloc[::step].to_parquet(folder / "dielectric_tensors.parquet")
     return place
 
 
@@ -36,14 +38,14 @@ def test_the_whole_protocol(place: Path, screen: Any) -> None:
 
 
 def test_a_better_variant_is_seen_to_be_better(place: Path, screen: Any) -> None:
-    arguments = "--data . --work pair --cards pair --splits 1 --no-tail --no-unlike"
+    arguments = "--data more --work pair --cards pair --splits 1 --no-tail --no-unlike"
     done = screen(place, f"benchmark median composition {arguments}")
     assert done.status == 0, done.err
     errors = [
         read_card(place / "pair" / f"{name}.yaml")["figures"]["static"]["mean_over_splits"]
         for name in ("composition", "median")
     ]
-    assert errors[0]["log_scalar"] < errors[1]["log_scalar"]
+    assert errors[0]["log_scalar"] < 0.8 * errors[1]["log_scalar"]
 
 
 def test_it_goes_on_where_it_stopped(place: Path, screen: Any) -> None:
