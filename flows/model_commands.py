@@ -178,6 +178,9 @@ def benchmark(
     ] = Path("../shared/data"),
     splits: Annotated[str, typer.Option(help="Numbers of the published splits.")] = "1,2,3,4,5",
     tail: Annotated[bool, typer.Option(help="Also leave out the extremes and rank.")] = True,
+    unlike: Annotated[
+        bool, typer.Option(help="Also leave out an element, or a structure type, as a whole.")
+    ] = True,
     work: Annotated[
         Path, typer.Option(help="Predictions are kept here; what is there is not done again.")
     ] = Path("benchmark"),
@@ -190,7 +193,8 @@ def benchmark(
     Takes hours for all variants on two cores; stop and start it at will.
     """
     from models.cache import FeatureCache
-    from models.protocol.benchmark import make_cards
+    from models.protocol.splits import N_SPLITS
+    from models.protocol.suite import make_cards
     from models.protocol.table import TensorTable
     from models.protocol.variants import variants
 
@@ -201,13 +205,15 @@ def benchmark(
             raise UserError(
                 f"There is no variant '{unknown[0]}'; choose from {', '.join(sorted(known))}."
             )
-        try:
-            numbers = sorted({int(text) for text in splits.split(",")})
-        except ValueError:
-            raise UserError(f"--splits {splits}: give numbers, like 1,2,5.") from None
+        numbers = sorted({text.strip() for text in splits.split(",")})
+        if not set(numbers) <= {str(n + 1) for n in range(N_SPLITS)}:
+            raise UserError(f"--splits {splits}: give numbers from 1 to {N_SPLITS}, like 1,2,5.")
         table = TensorTable.read(data / "dielectric_tensors.parquet")
         chosen = {name: known[name] for name in names or known}
-        make_cards(chosen, table, numbers, tail, work, cards, typer.echo)
+        make_cards(
+            chosen, table, [int(n) for n in numbers], work, cards, typer.echo,
+            tail=tail, unlike=unlike,
+        )  # fmt: skip
     from models.protocol.summary import summary
 
     typer.echo(summary(cards))

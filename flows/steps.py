@@ -26,10 +26,10 @@ from flows.limits import limit_of
 from flows.notifications import tell
 from flows.run import CampaignRun
 from flows.sources import pull_report, show_pull
-from models.cache import ForceConstantCache
 from models.ensemble import Ensemble, Prediction
 from models.files import load
 from models.fitting import training_hash
+from models.passes import in_two_passes
 from models.store import fit_or_reuse
 from results.records import PlannedCalculation, Selection
 from results.schema import CalculationStatus, RoundStatus
@@ -246,21 +246,16 @@ def predicted(
     run: CampaignRun, ensemble: Ensemble, candidates: list[Material], gaps: Array, seed: int
 ) -> Prediction:
     """A first pass over all candidates; the best of it again with their force constants."""
-    structures = [m.structure for m in candidates]
 
-    def predict(rows: NDArray[np.int64], physics: ForceConstantCache | None) -> Prediction:
-        own = [structures[i] for i in rows]
-        return ensemble.predict(
-            own, run.config.functional, run.cache, run.reporter.progress, list(gaps[rows]), physics
-        )
+    def best(first: Prediction) -> NDArray[np.int64]:
+        merits = run.task.figure_of_merit(gaps[None, :], first.static)
+        values = acquisition(merits, run.config.acquisition, seed)
+        return top(values, run.config.model.physics_candidates, seed)
 
-    first = predict(np.arange(len(candidates)), None)
-    if not ensemble.has_physics:
-        return first
-    merits = run.task.figure_of_merit(gaps[None, :], first.static)
-    values = acquisition(merits, run.config.acquisition, seed)
-    best = top(values, run.config.model.physics_candidates, seed)
-    return first.replaced(best, predict(best, ForceConstantCache.beside(run.cache)))
+    return in_two_passes(
+        ensemble, [m.structure for m in candidates], list(gaps), run.config.functional, run.cache,
+        best, run.reporter.progress,
+    )  # fmt: skip
 
 
 @Step

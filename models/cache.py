@@ -3,7 +3,8 @@ processes.
 
 One file per crystal: 16 bytes of BLAKE2 digest, then the numbers. Files appear whole or not at all;
 a damaged one is noticed by its digest and replaced. Features are kept in half precision (relative
-error 2e-4), force constants in single.
+error 2e-4), force constants in single. Beside the features of primitive cells stand those of
+crystals as they were given, reduced by their symmetry: what a screening reads again and again.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from models.crystal import Crystal
 from screening.io import atomic_write, cache_directory, stable_hash
-from screening.symmetry import Cell, primitive_cell
+from screening.symmetry import Cell, cell_of, primitive_cell
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from models.encoder import Encoder
+    from models.encoder import Encoder, FeatureLayout
     from models.potential import Potential
     from models.settings import EncoderName
 
 Features = NDArray[np.float16]
+Reduced = tuple[Crystal, Features]
+"""A crystal and the features (r, width) of its representatives."""
 Progress = Callable[[int, int], None]
 
 DIGEST_BYTES = 16
@@ -83,6 +87,7 @@ class FeatureCache:
         self.device = device
         self.root = directory if directory is not None else cache_directory()
         self.store = _Store(self.root / "features" / f"{encoder}-v{FORMAT}")
+        self.reduced_store = _Store(self.root / "crystals" / f"{encoder}-v{FORMAT}")
         self._encoder: Encoder | None = None
 
     @property
@@ -93,6 +98,43 @@ class FeatureCache:
 
             self._encoder = Encoder(self.encoder_name, self.device)
         return self._encoder
+
+    def reduced(
+        self,
+        structures: Sequence[Structure],
+        layout: FeatureLayout,
+        progress: Progress | None = None,
+    ) -> list[Reduced]:
+        """Each structure's crystal with the features of its symmetry-inequivalent atoms.
+
+        Parameters
+        ----------
+        structures
+            Ordered crystals of supported elements.
+        progress
+            Called with (done, total) as the work goes on.
+        """
+        paths = [self.reduced_store.path(cell_of(structure)) for structure in structures]
+        found = [self._read_reduced(path) for path in paths]
+        missing = [i for i, entry in enumerate(found) if entry is None]
+        done = len(found) - len(missing)
+
+        def more(some: int, _: int) -> None:
+            if progress is not None:
+                progress(done + some, len(found))
+
+        features = self.features([structures[i] for i in missing], more)
+        for i, rows in zip(missing, features, strict=True):
+            crystal = Crystal.of(structures[i])
+            # Symmetrised rows are no longer than the longest of those that they are a mean of.
+            entry = crystal, crystal.reduced(rows, layout).astype(np.float16)
+            self.reduced_store.write(paths[i], _packed(*entry))
+            found[i] = entry
+        return [entry for entry in found if entry is not None]
+
+    def _read_reduced(self, path: Path) -> Reduced | None:
+        data = self.reduced_store.read(path)
+        return None if data is None else _unpacked(data)
 
     def features(
         self, structures: Sequence[Structure], progress: Progress | None = None
@@ -108,19 +150,20 @@ class FeatureCache:
         """
         cells = [primitive_cell(structure) for structure in structures]
         paths = [self.store.path(cell) for cell in cells]
-        found = [self._read(path) for path in paths]
-        missing = [i for i, features in enumerate(found) if features is None]
-        done = len(cells) - len(missing)
+        found = {path: self._read(path) for path in dict.fromkeys(paths)}
+        missing = [i for i, path in enumerate(paths) if found[path] is None]
+        missing = list({paths[i]: i for i in reversed(missing)}.values())[::-1]
+        known = len(cells) - len(missing)
         for start in range(0, len(missing), ENCODE_CHUNK):
             if progress is not None:
-                progress(done + start, len(cells))
+                progress(known + start, len(cells))
             chunk = missing[start : start + ENCODE_CHUNK]
             for i, rows in zip(chunk, self.encoder.encode([cells[i] for i in chunk]), strict=True):
-                found[i] = features = _half_precision(rows)
-                self.store.write(paths[i], np.ascontiguousarray(features).tobytes())
+                found[paths[i]] = kept = _half_precision(rows)
+                self.store.write(paths[i], np.ascontiguousarray(kept).tobytes())
         if progress is not None:
             progress(len(cells), len(cells))
-        return [features for features in found if features is not None]
+        return [features for path in paths if (features := found[path]) is not None]
 
     def _read(self, path: Path) -> Features | None:
         data = self.store.read(path)
@@ -178,6 +221,25 @@ class ForceConstantCache:
                 found = self.stored(cell)
             assert found is not None
             yield found
+
+
+def _packed(crystal: Crystal, features: Features) -> bytes:
+    from safetensors.numpy import save
+
+    lattice, positions, species = crystal.cell
+    arrays = {**vars(crystal), "lattice": lattice, "positions": positions, "species": species}
+    del arrays["cell"]
+    arrays["features"] = features
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+
+def _unpacked(data: bytes) -> Reduced:
+    from safetensors.numpy import load
+
+    arrays = load(data)
+    features = arrays.pop("features")
+    cell = arrays.pop("lattice"), arrays.pop("positions"), arrays.pop("species")
+    return Crystal(cell=cell, **arrays), features
 
 
 def _half_precision(rows: NDArray[np.float32]) -> Features:

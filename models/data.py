@@ -44,15 +44,15 @@ class Rows:
 
     @classmethod
     def of(
-        cls, crystals: Sequence[Crystal], features: Sequence[NDArray[np.float32]], width: int
+        cls, crystals: Sequence[Crystal], features: Sequence[NDArray[np.float16]], width: int
     ) -> Rows:
         """Put crystals and their reduced features (r, width) together."""
         sizes = np.array([len(f) for f in features], dtype=np.int64)
-        empty = np.zeros((0, width), dtype=np.float32)
+        empty = np.zeros((0, width), dtype=np.float16)
         weights = np.concatenate([np.zeros(0), *(c.weights for c in crystals)])
         projectors = [_projector(c.rotations) for c in crystals]
         return cls(
-            torch.from_numpy(np.concatenate([empty, *features]).astype(np.float16)),
+            torch.from_numpy(np.concatenate([empty, *features])),
             sizes,
             (np.cumsum(sizes) - sizes).astype(np.int64),
             torch.from_numpy(weights.astype(np.float32)),
@@ -189,7 +189,9 @@ class Batch:
 
     def projected(self, tensors: Tensor) -> Tensor:
         """Projection of tensors (m, b, p, 3, 3) on the point groups of their crystals."""
-        return (tensors.flatten(-2) @ self.projectors.transpose(-1, -2)).reshape(tensors.shape)
+        # Sums of products: matrix products may run in lower precision.
+        terms = self.projectors[:, :, None] * tensors.flatten(-2)[..., None, :]
+        return terms.sum(-1).reshape(tensors.shape)
 
 
 @dataclass(frozen=True)

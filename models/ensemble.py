@@ -22,7 +22,6 @@ from models.data import Normalisation
 from models.dielectric import DielectricModel
 from models.domain import Domain
 from models.encoder import FeatureLayout
-from models.force_constants import effort
 from models.inputs import PHYSICS, Examples
 from models.readout import Dropout, Readout, Width
 from models.settings import FUNCTIONALS, ModelSettings
@@ -202,16 +201,25 @@ class Ensemble:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Give crystals that are small enough their physical estimate."""
+        easy = examples.within(self.settings.physics_effort)
+        if self.born is not None and easy:
+            examples.add_physics(self.born_charges(examples), cache, easy, progress)
+
+    def born_charges(self, examples: Examples) -> list[Array]:
+        """Members' Born charges of all atoms of the primitive cells, (members, n, 3, 3) each.
+
+        Raises
+        ------
+        UserError
+            The ensemble had too few to learn from.
+        """
         if self.born is None:
-            return
-        limit = self.settings.physics_effort
-        easy = [i for i, c in enumerate(examples.crystals) if effort(c) <= limit]
-        if easy:
-            device = resolve_device(self.settings.device)
-            self.born.to(device)
-            inputs = examples.inputs(self.normalise, self.layout, device)
-            charges = born_charges(self.born, inputs, examples.crystals)
-            examples.add_physics(charges, cache, easy, progress)
+            raise UserError(
+                "This ensemble knows no Born charges; train it on materials that have them."
+            )
+        device = resolve_device(self.settings.device)
+        inputs = examples.inputs(self.normalise, self.layout, device)
+        return born_charges(self.born.to(device), inputs, examples.crystals)
 
     def evaluate(self, examples: Examples) -> Prediction:
         """Predictions with calibrated spread."""

@@ -27,7 +27,6 @@ from models.ensemble import (
     log_errors,
     resolve_device,
 )
-from models.force_constants import effort
 from models.inputs import N_CONTEXT, PHYSICS, Examples
 from models.metrics import held_out_metrics
 from models.readout import Readout, Width
@@ -177,12 +176,8 @@ class _Fit:
         found = born_charges(network, inputs, self.examples.crystals)
         trained = set(rows.tolist())
         fair = [c[parts[i], None] if i in trained else c for i, c in enumerate(found)]
-        limit = self.settings.physics_effort
-        easy = [
-            i
-            for i, k in enumerate(self.known)
-            if k.tensors.ionic is not None and effort(self.examples.crystals[i]) <= limit
-        ]
+        within = self.examples.within(self.settings.physics_effort)
+        easy = [i for i in within if self.known[i].tensors.ionic is not None]
         self.examples.add_physics(
             fair, ForceConstantCache.beside(self.cache), easy,
             _labelled(self.progress, "force constants of known crystals"),

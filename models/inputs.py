@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.crystal import Crystal
 from models.data import Inputs, Normalisation, Rows
+from models.force_constants import effort
 from models.physics import Modes, estimate
 from models.targets import to_target
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from models.cache import FeatureCache, ForceConstantCache
+    from models.crystal import Crystal
     from models.encoder import FeatureLayout
 
 Array = NDArray[np.float64]
@@ -71,16 +72,19 @@ class Examples:
         band_gaps
             In eV (PBE); None where unknown.
         """
-        crystals = [Crystal.of(s) for s in structures]
-        features = cache.features(structures, progress)
-        reduced = [c.reduced(f, layout) for c, f in zip(crystals, features, strict=True)]
+        known = cache.reduced(structures, layout, progress)
+        crystals, features = [c for c, _ in known], [f for _, f in known]
         context = np.zeros((len(crystals), N_CONTEXT), dtype=np.float32)
         context[:, 0] = functionals
         for row, gap in zip(context, band_gaps, strict=True):
             if gap is not None and np.isfinite(gap):
                 # Two functions that between them tell small gaps, where ε∞ soars, from large ones.
                 row[GAP] = 1.0, np.log(gap + 0.1) - 0.7, 2 / (gap + 0.5) - 1
-        return cls(crystals, Rows.of(crystals, reduced, layout.width), context)
+        return cls(crystals, Rows.of(crystals, features, layout.width), context)
+
+    def within(self, limit: int) -> list[int]:
+        """Rows of the crystals whose force constants take at most so much :func:`effort`."""
+        return [i for i, crystal in enumerate(self.crystals) if effort(crystal) <= limit]
 
     def add_physics(
         self, born: Sequence[Array], cache: ForceConstantCache, chosen: Sequence[int],

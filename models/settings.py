@@ -39,7 +39,7 @@ class ModelSettings(BaseModel):
         True, description="Let the networks see the band gap of crystals whose gap is known."
     )
     physics_effort: Annotated[int, Field(ge=0)] = Field(
-        300,
+        500,
         description="Build the ionic part from Born charges and the potential's force constants "
         "where those need at most so many atoms × force evaluations (100 take a processor core a "
         "second); 0: nowhere.",

@@ -1,4 +1,4 @@
-"""Running the protocol: variants × splits, resumable, and what comes out as cards."""
+"""The protocol: variants on the published splits and in the tail test, resumable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.calibration import LEVELS, PARTS, coverage
 from models.metrics import material_errors
-from models.protocol.card import hardware, write_card
+from models.protocol.card import hardware
 from models.protocol.scores import paired, scores
 from models.protocol.splits import N_SPLITS, published_split
 from models.protocol.table import TensorTable
@@ -35,12 +35,13 @@ TOP = (2, 5)
 
 def save_outcome(path: Path, rows: Indices, outcome: Outcome) -> None:
     """Write predictions for the given rows atomically."""
-    arrays = {f"central_{k}": v for k, v in outcome.central.items()}
+    arrays: dict[str, NDArray[Any]] = {f"central_{k}": v for k, v in outcome.central.items()}
     arrays |= {f"deviation_{k}": v for k, v in outcome.deviation.items()}
     arrays |= {f"optimistic_{k}": v for k, v in outcome.optimistic.items()}
     rest = {
         "bounds": outcome.bounds, "seconds": outcome.seconds, "cpu_seconds": outcome.cpu_seconds
     }  # fmt: skip
+    arrays["outside"] = outcome.outside
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, rows=rows, rest=np.array(json.dumps(rest)), **arrays)  # type: ignore[arg-type]
 
@@ -57,7 +58,7 @@ def load_outcome(path: Path) -> tuple[Indices, Outcome]:
         bounds = {part: tuple(q) for part, q in rest["bounds"].items()}
         return data["rows"], Outcome(
             groups["central"], groups["deviation"], bounds, groups["optimistic"],
-            rest["seconds"], rest["cpu_seconds"],
+            data["outside"], rest["seconds"], rest["cpu_seconds"],
         )  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def splits_card(
         if (path := work / name / f"split-{n}.npz").exists()
     ]  # fmt: skip
     card: dict[str, Any] = {
-        **_header(name, variant, table),
+        **card_header(name, variant, table),
         "protocol": "test materials of the published splits",
         "n_splits": len(found),
         "training_seconds": round(float(np.mean([o.seconds for _, o in found])), 1),
@@ -101,7 +102,8 @@ def splits_card(
     return card
 
 
-def _header(name: str, variant: Variant, table: TensorTable) -> dict[str, Any]:
+def card_header(name: str, variant: Variant, table: TensorTable) -> dict[str, Any]:
+    """What every card begins with."""
     settings = variant.settings.model_dump() if isinstance(variant, EnsembleVariant) else {}
     return {
         "variant": name,
@@ -111,8 +113,12 @@ def _header(name: str, variant: Variant, table: TensorTable) -> dict[str, Any]:
     }
 
 
-def _labelled(rows: Indices, table: TensorTable, part: str) -> NDArray[np.bool_]:
-    return table.labelled(part)[rows]
+def covered(table: TensorTable, rows: Indices, outcome: Outcome, part: str) -> list[float]:
+    """Share of the labelled ``rows`` within the intervals of each of ``LEVELS``."""
+    known = table.labelled(part)[rows]
+    true, predicted = table.truth(part)[rows[known]], outcome.central[part][known]
+    logs = np.log(mean_permittivity(predicted) / np.maximum(mean_permittivity(true), 1e-3))
+    return coverage(logs, outcome.deviation[part][known], outcome.bounds[part])
 
 
 def _part_figures(
@@ -120,9 +126,9 @@ def _part_figures(
 ) -> dict[str, Any]:
     means: dict[str, list[float]] = {}
     pooled_errors, pooled_true, systems = [], [], []
-    covered = []
+    shares = []
     for rows, outcome in found:
-        known = _labelled(rows, table, part)
+        known = table.labelled(part)[rows]
         true, predicted = table.truth(part)[rows[known]], outcome.central[part][known]
         for metric, errors in material_errors(predicted, true).items():
             means.setdefault(metric, []).append(float(np.nanmean(errors)))
@@ -130,8 +136,7 @@ def _part_figures(
         pooled_true.append(true)
         systems += [table.systems[i] for i in rows[known]]
         if outcome.bounds:
-            logs = np.log(mean_permittivity(predicted) / np.maximum(mean_permittivity(true), 1e-3))
-            covered.append(coverage(logs, outcome.deviation[part][known], outcome.bounds[part]))
+            shares.append(covered(table, rows, outcome, part))
     figures: dict[str, Any] = {
         "mean_over_splits": {k: round(float(np.mean(v)), 4) for k, v in means.items()},
         "sd_over_splits": {k: round(float(np.std(v, ddof=1)), 4) for k, v in means.items()}
@@ -139,8 +144,8 @@ def _part_figures(
         else {},
         "pooled": scores(np.concatenate(pooled_errors), np.concatenate(pooled_true), systems),
     }
-    if covered:
-        mean = np.mean(covered, axis=0)
+    if shares:
+        mean = np.mean(shares, axis=0)
         figures["coverage"] = {
             f"{level:.0%}": round(float(c), 4) for level, c in zip(LEVELS, mean, strict=True)
         }
@@ -157,7 +162,7 @@ def _paired(name: str, reference: str, table: TensorTable, work: Path) -> dict[s
             if not all(p.exists() for p in paths):
                 continue
             (rows, first), (_, second) = (load_outcome(p) for p in paths)
-            known = _labelled(rows, table, part)
+            known = table.labelled(part)[rows]
             true = table.truth(part)[rows[known]]
             a, b = (material_errors(o.central[part][known], true) for o in (first, second))
             for metric in COMPARED:
@@ -194,6 +199,13 @@ def true_merit(table: TensorTable, rows: Indices, merit: str) -> Array:
     return np.asarray(values[:, 2] / values[:, 0])
 
 
+def validation_of(table: TensorTable, kept: Indices) -> Indices:
+    """A tenth of the compositions among the rows ``kept``."""
+    groups = sorted({table.groups[i] for i in kept})
+    chosen = set(np.random.default_rng(98).permutation(groups)[: len(groups) // 10].tolist())
+    return np.array([i for i in kept if table.groups[i] in chosen])
+
+
 def run_tail(
     name: str, variant: Variant, table: TensorTable, merit: str, work: Path, note: Note
 ) -> dict[str, Any]:
@@ -201,13 +213,11 @@ def run_tail(
     ranked, extreme, kept = tail_rows(table, merit)
     path = work / name / f"tail-{merit}.npz"
     if not path.exists():
-        groups = sorted({table.groups[i] for i in kept})
-        chosen = set(np.random.default_rng(98).permutation(groups)[: len(groups) // 10].tolist())
-        is_validation = np.array([table.groups[i] in chosen for i in kept])
-        outcome = variant(table, kept[~is_validation], kept[is_validation], ranked, 98)
+        validation = validation_of(table, kept)
+        outcome = variant(table, np.setdiff1d(kept, validation), validation, ranked, 98)
         save_outcome(path, ranked, outcome)
     _, outcome = load_outcome(path)
-    card = {**_header(name, variant, table), "merit": merit, "n_ranked": len(ranked)}
+    card = {**card_header(name, variant, table), "merit": merit, "n_ranked": len(ranked)}
     card["figures"] = tail_figures(table, ranked, extreme, merit, outcome)
     note(f"{name}, tail ({merit}): {card['figures']}")
     return card
@@ -234,22 +244,3 @@ def tail_figures(
     figures["rank_correlation"] = round(correlation, 4)
     figures["log_error"] = round(float(np.abs(np.log(central / true)).mean()), 4)
     return figures
-
-
-def make_cards(
-    variants: dict[str, Variant],
-    table: TensorTable,
-    numbers: Sequence[int],
-    tail: bool,
-    work: Path,
-    cards: Path,
-    note: Note,
-) -> None:
-    """Run what is missing and write the cards of every variant."""
-    for name, variant in variants.items():
-        run_splits(name, variant, table, numbers, work, note)
-        reference = "direct" if name != "direct" and (work / "direct").is_dir() else None
-        write_card(cards / f"{name}.yaml", splits_card(name, variant, table, work, reference))
-        for merit in TAIL_MERITS if tail else ():
-            card = run_tail(name, variant, table, merit, work, note)
-            write_card(cards / f"{name}-tail-{merit}.yaml", card)

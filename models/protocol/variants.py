@@ -39,6 +39,8 @@ class Outcome:
         Part → half widths of the 50, 68, 90 and 95 % intervals in units of the deviation.
     optimistic
         Mean + 1.5 standard deviations over members of ε̄ and of λmax/λmin, (n,) each.
+    outside
+        Whether a crystal is outside the model's domain, (n,).
     seconds, cpu_seconds
         Of training.
     """
@@ -47,6 +49,7 @@ class Outcome:
     deviation: dict[str, Array]
     bounds: dict[str, tuple[float, ...]]
     optimistic: dict[str, Array]
+    outside: NDArray[np.bool_]
     seconds: float
     cpu_seconds: float
 
@@ -101,6 +104,7 @@ class EnsembleVariant:
             {part: prediction.deviation(part) for part in PARTS},
             ensemble.calibration.quantiles,
             {k: m.mean(axis=0) + 1.5 * m.std(axis=0, ddof=1) for k, m in merits.items()},
+            prediction.distance > 1,
             seconds,
             cpu,
         )
@@ -120,6 +124,7 @@ def _without_error_bars(central: dict[str, Array], seconds: float, cpu: float) -
         dict.fromkeys(PARTS, none),
         {},
         _merits(static),
+        np.zeros(len(static), dtype=bool),
         seconds,
         cpu,
     )

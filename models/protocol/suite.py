@@ -1,0 +1,49 @@
+"""The whole protocol for some variants, as cards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from models.protocol.benchmark import TAIL_MERITS, Note, run_splits, run_tail, splits_card
+from models.protocol.card import write_card
+from models.protocol.table import TensorTable
+from models.protocol.unlike import run_unlike
+from models.protocol.variants import Variant
+
+REFERENCE = "direct"
+"""Variant that the others are compared with, material by material."""
+
+
+def make_cards(
+    variants: Mapping[str, Variant],
+    table: TensorTable,
+    numbers: Sequence[int],
+    work: Path,
+    cards: Path,
+    note: Note,
+    *,
+    tail: bool = True,
+    unlike: bool = True,
+) -> None:
+    """Run what is missing and write the cards of every variant.
+
+    Parameters
+    ----------
+    numbers
+        Splits, 1 to 5.
+    work
+        Predictions are kept here; what is there is not done again.
+    tail, unlike
+        Also leave out the extremes; an element, or a structure type.
+    """
+    for name, variant in variants.items():
+        run_splits(name, variant, table, numbers, work, note)
+        reference = REFERENCE if name != REFERENCE and (work / REFERENCE).is_dir() else None
+        write_card(cards / f"{name}.yaml", splits_card(name, variant, table, work, reference))
+        for merit in TAIL_MERITS if tail else ():
+            card = run_tail(name, variant, table, merit, work, note)
+            write_card(cards / f"{name}-tail-{merit}.yaml", card)
+        if unlike:
+            card = run_unlike(name, variant, table, work, note)
+            write_card(cards / f"{name}-unlike.yaml", card)
