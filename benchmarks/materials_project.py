@@ -13,7 +13,8 @@ faults      a server that drops connections, answers 429 and 502, gives short, h
             pages, and ids of an unknown form: nothing lost, nothing twice
 overlap     candidates that are known already or duplicates of each other
 sentences   what `screen candidates` says when something is wrong, and how it exits
-leak        the key's characters in files, logs and output after runs with debug logging
+leak        the key's characters in files, logs, artifacts and tracebacks after runs with debug
+            logging, among them a whole campaign under a Prefect server
 """
 
 from __future__ import annotations
@@ -35,11 +36,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import mp_command
 import mp_server
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("SCREEN_DATA", ROOT.parent / "shared" / "data"))
-N_CANDIDATES, N_LABELS = 14_000, 7_000
+N_CANDIDATES, N_LABELS, N_TWICE = 14_000, 7_000, 500
 NAIVE, EQUAL = 0.05, 1e-6
 
 
@@ -261,7 +263,7 @@ def why_off(tensor: np.ndarray, own: np.ndarray, original: Any, structure: Any) 
 
 
 def faults(documents: Path, work: Path) -> None:
-    """Every third request goes wrong; some documents are malformed."""
+    """Every second request goes wrong; some documents are malformed."""
     from screening.pulling import PullContext
     from screening.settings import MaterialsProjectSource
     from screening.sources import pull_candidates
@@ -284,11 +286,11 @@ def faults(documents: Path, work: Path) -> None:
         spoil(summary[100 + number])
     for number, name in enumerate(("mp-aaabbcde", "xx_9~f", "mvc-12", "agm001234567", "Ω/7")):
         summary[500 + number]["material_id"] = name
-    kinds = ("drop", "429", "502", "half", "half-silent", "short", "503", "empty", "twice")
+    kinds = ("drop", "429", "502", "half", "half-silent", "short", "503", "empty", "twice", "500")
     seen: Counter[str] = Counter()
 
     def fault(n: int, request: mp_server.Request) -> str:
-        if n % 3 or request.route == "heartbeat":
+        if n % 2 or request.route == "heartbeat":
             return ""
         kind = kinds[sum(seen.values()) % len(kinds)]
         seen[kind] += 1
@@ -311,7 +313,7 @@ def faults(documents: Path, work: Path) -> None:
 
 
 def overlap(_documents: Path, work: Path) -> None:
-    """The filter against known crystals, at full size."""
+    """The filters at full size; some of what is known is a candidate, described anew."""
     del work
     import pandas as pd
 
@@ -321,140 +323,68 @@ def overlap(_documents: Path, work: Path) -> None:
     from screening.tables import read_candidates
     from screening.tasks import get_task
 
-    start = time.perf_counter()
-    offered = read_candidates(DATA / "stable_nonmetals.parquet")[:N_CANDIDATES]
+    offered = read_candidates(DATA / "stable_nonmetals.parquet")[: N_CANDIDATES - N_TWICE]
     columns = ["material_id", "structure"]
     frame = pd.read_parquet(DATA / "dielectric_tensors.parquet", columns=columns)
     known = [Material(r.material_id, r.structure) for r in frame.itertuples()]
-    known += known[: N_LABELS - len(known)]
-    print(f"read in {time.perf_counter() - start:.1f} s")
-    elements = {e for m in offered for e in m.elements}
-    start = time.perf_counter()
+    missing = N_LABELS - len(known)
+    chosen = offered[:: len(offered) // missing][:missing]
+    random = np.random.default_rng(0)
+    anew = [Material(f"again {m.material_id}", described_anew(m, random)) for m in chosen]
+    twice = [m for m in offered[1::9] if m not in chosen][:N_TWICE]
+    offered += [Material(f"twice {m.material_id}", described_anew(m, random), band_gap=m.band_gap)
+                for m in twice]  # fmt: skip
+    print(f"known: {len(known)} of the table, {len(anew)} candidates in another cell, orientation, "
+          f"origin, order and volume; {len(twice)} candidates are offered again in the same way",
+          flush=True)  # fmt: skip
+    elements = {"encoder": {e for m in offered for e in m.elements}}
     settings = FilterSettings(max_sites=500, min_band_gap=0)
-    seconds: dict[str, float] = {}
+    start, cpu = time.perf_counter(), time.process_time()
+    at: dict[str, float] = {}
 
-    def watch(what: str, _done: int, _total: int) -> None:
-        seconds[what] = time.perf_counter() - start
+    def watch(what: str, done: int, total: int) -> None:
+        if not done:
+            at[what] = time.process_time() - cpu
+            print(f"  {at[what]:6.0f} CPU s  {what}: {total} candidates", flush=True)
 
-    pool = filter_candidates(offered, get_task("high-k"), settings, elements, known, watch)
-    print("reached after: " + ", ".join(f"{what} {t:.0f} s" for what, t in seconds.items()))
-    print(f"{len(offered)} candidates × {len(known)} known in {time.perf_counter() - start:.1f} s: "
-          f"{pool.summary()}")  # fmt: skip
-
-
-def small(documents: Path, number: int) -> list[Any]:
-    """The first stable documents."""
-    found: list[Any] = []
-    with documents.open() as file:
-        for line in file:
-            document = json.loads(line).get("summary")
-            if document and document["is_stable"]:
-                found.append(document)
-                if len(found) == number:
-                    break
-    return found
-
-
-def screen(work: Path, url: str, *words: str, **environment: str) -> tuple[int, str, str]:
-    """The command line in a process of its own, away from this user's settings."""
-    home = work / "home"
-    home.mkdir(exist_ok=True)
-    kept = {k: v for k, v in os.environ.items() if k not in ("MP_API_KEY", "PMG_MAPI_KEY")}
-    environment = {**kept, "HOME": str(home), "MP_API_KEY": mp_server.KEY, **environment}
-    call = "from flows.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", call, "candidates", "--set", f"endpoint={url}", *words],
-        env={**environment, "PYTHONPATH": f"{environment.get('PYTHONPATH', ROOT)}:{ROOT}"},
-        cwd=home, text=True, capture_output=True,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+    pool = filter_candidates(
+        offered, get_task("high-k"), settings, elements, [*known, *anew], watch
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{len(offered)} candidates × {len(known) + len(anew)} known: "
+          f"{time.process_time() - cpu:.0f} s CPU, {time.perf_counter() - start:.0f} s wall, peak "
+          f"{peak:.0f} MiB; {pool.summary()}")  # fmt: skip
+    left = {m.material_id for m in pool.candidates}
+    missed = [m.material_id for m in chosen if m.material_id in left]
+    print(f"of the {len(chosen)} that are known under another description {len(missed)} were not "
+          f"recognised: {', '.join(missed[:10]) or '-'}")  # fmt: skip
+    both = [m.material_id for m in twice if {m.material_id, f"twice {m.material_id}"} <= left]
+    print(f"of the {len(twice)} that are offered again {len(both)} were not recognised: "
+          f"{', '.join(both[:10]) or '-'}")  # fmt: skip
+    same_id = {m.material_id for m in known} & {m.material_id for m in offered}
+    print(f"{len(same_id)} candidates have the id of a known one; {len(same_id & left)} of these "
+          "have another space group now and are left")  # fmt: skip
 
 
-def sentences(documents: Path, work: Path) -> None:
-    """One mistake after the other."""
-    stable = small(documents, 2500)
-    empty = {"SCREEN_CACHE": str(work / f"cache-{time.time_ns()}")}
+def described_anew(material: Any, random: np.random.Generator) -> Any:
+    """The same crystal in another cell, orientation, origin, order of atoms, and 3 % larger."""
+    from pymatgen.core import Structure
 
-    def show(what: str, code: int, err: str) -> None:
-        said = [line.strip() for line in err.splitlines() if line.strip()]
-        print(f"  {what:24s} exit {code}: {' '.join(said[-3:])}")
-
-    def later(request: mp_server.Request) -> bool:
-        return request.route != "heartbeat"
-
-    with mp_server.MpServer(stable) as server:
-        for what, environment in (
-            ("no key", {"MP_API_KEY": ""}), ("key of a wrong form", {"MP_API_KEY": "abc"}),
-            ("wrong key", {"MP_API_KEY": "z" * 32}),
-        ):  # fmt: skip
-            code, _, err = screen(work, server.url, **{**empty, **environment})
-            show(what, code, err)
-        server.fault = lambda _n, r: "expired" if later(r) else ""
-        show("expired key", *screen(work, server.url, **empty)[::2])
-        server.fault = lambda _n, r: "half" if later(r) and "_skip" in r.query else ""
-        show("half a page, for good", *screen(work, server.url, **empty)[::2])
-        server.fault = lambda _n, _r: ""
-        asked = len(server.pages)
-        show("the same, afterwards", *screen(work, server.url, **empty)[::2])
-        print(f"{'':26s} {len(server.pages) - asked} pages fetched of 3")
-        other = {"SCREEN_CACHE": str(work / f"cache-{time.time_ns()}")}
-        server.clock_offset_s = 86_400
-        show("clock a day behind", *screen(work, server.url, **other)[::2])
-        server.clock_offset_s = 0
-        for path in Path(other["SCREEN_CACHE"]).rglob("manifest.json"):
-            path.write_text(path.read_text().replace('"layout": 1', '"layout": 0'))
-        show("copy of an older layout", *screen(work, server.url, **other)[::2])
-        for path in Path(other["SCREEN_CACHE"]).rglob("manifest.json"):
-            path.write_text(path.read_text().replace('"layout": 1', '"layout": 7'))
-        show("copy of a newer layout", *screen(work, server.url, **other)[::2])
-        tiny = work / "tiny"
-        tiny.mkdir(exist_ok=True)
-        if (
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tiny]).returncode
-            == 0
-        ):
-            show("full disk", *screen(work, server.url, SCREEN_CACHE=str(tiny))[::2])
-            subprocess.run(["umount", tiny], check=True)
-        url = server.url
-    show("no network, a copy", *screen(work, url, **empty)[::2])
-    nothing = {"SCREEN_CACHE": str(work / f"cache-{time.time_ns()}")}
-    show("no network, no copy", *screen(work, url, **nothing)[::2])
-
-
-DEBUG = """
-import logging
-logging.basicConfig(level=logging.DEBUG, filename="debug.log")
-"""
-
-
-def leak(documents: Path, work: Path) -> None:
-    """Pulls that work and pulls that fail, everything logged; then the search."""
-    stable = small(documents, 1500)
-    where = work / f"leak-{time.time_ns()}"
-    where.mkdir()
-    (where / "sitecustomize.py").write_text(DEBUG)
-    output = ""
-    for fault in ("", "drop", "502", "half", "echo", "expired", "redirect"):
-        with mp_server.MpServer(stable) as server:
-            server.fault = lambda n, _r, f=fault: f if n > 2 else ""
-            _, out, err = screen(
-                where, server.url, "--json", "--set", f"min_band_gap={len(fault) / 100}",
-                SCREEN_CACHE=str(where / "cache"), PYTHONPATH=str(where),
-                PREFECT_LOGGING_LEVEL="DEBUG", PYTHONFAULTHANDLER="1",
-            )  # fmt: skip
-            output += out + err
-    files = [p for p in where.rglob("*") if p.is_file()]
-    holding = [p for p in files if mp_server.KEY.encode() in p.read_bytes()]
-    size = sum(p.stat().st_size for p in files) / 2**20
-    lines = sum(p.read_bytes().count(b"\n") for p in files if p.suffix == ".log")
-    print(f"  {len(files)} files, {size:.1f} MiB, {lines} lines of debug log and "
-          f"{len(output)} characters of output searched: the key is in {len(holding)} files, "
-          f"{output.count(mp_server.KEY)} times in the output")  # fmt: skip
+    structure = material.structure
+    cell = np.eye(3, dtype=int)
+    for _ in range(3):  # shears keep the determinant at 1
+        i, j = random.choice(3, 2, replace=False)
+        cell[i] += random.choice([-1, 1]) * cell[j]
+    turn = np.linalg.qr(random.normal(size=(3, 3)))[0]
+    lattice = 1.01 * (cell @ structure.lattice.matrix) @ turn
+    order = random.permutation(len(structure))
+    positions = (structure.frac_coords[order] + random.random(3)) @ np.linalg.inv(cell)
+    return Structure(lattice, [structure[i].specie for i in order], positions)
 
 
 PARTS = {
-    "sentences": sentences,
-    "leak": leak,
+    "sentences": mp_command.sentences,
+    "leak": mp_command.leak,
     "candidates": candidates,
     "frames": frames,
     "faults": faults,
