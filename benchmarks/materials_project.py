@@ -10,7 +10,7 @@ takes ten times as long as pulling them, so they are kept in --work. All traffic
 candidates  14,000 candidates and 7,000 labels pulled: time, peak memory, requests; then again
 frames      every usable tensor through the IEEE frame and back, and what a naive pairing gets wrong
 faults      a server that drops connections, answers 429 and 502, gives short, half and malformed
-            pages, and ids of an unknown form: nothing lost, nothing twice
+            pages, and ids of an unknown form: nothing lost, nothing twice; then a new version
 overlap     candidates that are known already or duplicates of each other
 sentences   what `screen candidates` says when something is wrong, and how it exits
 leak        the key's characters in files, logs, artifacts and tracebacks after runs with debug
@@ -41,7 +41,7 @@ import mp_server
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("SCREEN_DATA", ROOT.parent / "shared" / "data"))
-N_CANDIDATES, N_LABELS, N_TWICE = 14_000, 7_000, 500
+N_CANDIDATES, N_LABELS, N_TWICE, N_CHANGED = 14_000, 7_000, 500, 100
 NAIVE, EQUAL = 0.05, 1e-6
 
 
@@ -302,6 +302,10 @@ def faults(documents: Path, work: Path) -> None:
         context = PullContext(cache=work / f"cache-{time.time_ns()}")
         found = pull_candidates(MaterialsProjectSource(endpoint=server.url), context)
         requests = len(server.requests)
+        server.version, server.fault = "2026.11.01", lambda _n, _request: ""
+        for document in summary[2000 : 2000 + N_CHANGED]:
+            document["last_updated"] = "2026-10-20T00:00:00Z"
+        later = pull_candidates(MaterialsProjectSource(endpoint=server.url), context).provenance
     ids = [m.material_id for m in found.items]
     wanted = {str(d["material_id"]) for d in summary if d.get("material_id")}
     lost = wanted - set(ids) - {i for r in found.refused.counts() for i in found.refused.ids(r)}
@@ -310,6 +314,9 @@ def faults(documents: Path, work: Path) -> None:
           f"{time.perf_counter() - start:.1f} s")  # fmt: skip
     for reason, n in found.refused.counts().items():
         print(f"  {n:5d} refused: {reason}")
+    print(f"a new database version in which {N_CHANGED} documents have changed: "
+          f"{later['pages_fetched']} pages without structures and {later['documents_fetched']} "
+          f"structures fetched")  # fmt: skip
 
 
 def overlap(_documents: Path, work: Path) -> None:
