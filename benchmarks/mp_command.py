@@ -168,9 +168,9 @@ def leak(documents: Path, work: Path) -> None:
         said.extend(done[1:])
         with_key = sum(request.key == key for request in server.requests)
         sent += with_key
-        last = done[2].strip().rpartition("\n")[2]
-        print(f"  {what:22s} exit {done[0]}, {with_key} requests with the key; {last[:90]}",
-              flush=True)  # fmt: skip
+        errors = [line for line in done[2].splitlines() if line.startswith("Error")]
+        print(f"  {what:22s} exit {done[0]}, {with_key} requests with the key; "
+              f"{' '.join(errors)[:90]}", flush=True)  # fmt: skip
 
     stable = small(documents, 1500)
     for fault in FAULTS:
