@@ -23,7 +23,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -117,9 +116,19 @@ def build(work: Path) -> Path:
     return path
 
 
+def peak() -> float:
+    """Peak memory of this process in MiB; ``ru_maxrss`` would count its parent's as well."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
+sys.path.append("benchmarks")
+from materials_project import peak
 from screening.pulling import PullContext
 from screening.settings import MaterialsProjectLabels, MaterialsProjectSource
 from screening.sources import pull_candidates, pull_known
@@ -132,7 +141,7 @@ else:
     pulled = pull_known(MaterialsProjectLabels(endpoint=url), context)
 print(json.dumps({
     "wall": time.perf_counter() - start, "cpu": time.process_time() - cpu,
-    "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, **pulled.to_dict(),
+    "peak": peak(), **pulled.to_dict(),
 }))
 """
 
@@ -357,10 +366,9 @@ def overlap(_documents: Path, work: Path) -> None:
     pool = filter_candidates(
         offered, get_task("high-k"), settings, elements, [*known, *anew], watch
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{len(offered)} candidates × {len(known) + len(anew)} known: "
           f"{time.process_time() - cpu:.0f} s CPU, {time.perf_counter() - start:.0f} s wall, peak "
-          f"{peak:.0f} MiB; {pool.summary()}")  # fmt: skip
+          f"{peak():.0f} MiB; {pool.summary()}")  # fmt: skip
     left = {m.material_id for m in pool.candidates}
     missed = [m.material_id for m in chosen if m.material_id in left]
     print(f"of the {len(chosen)} that are known under another description {len(missed)} were not "
@@ -408,13 +416,17 @@ def main() -> None:
     if not (DATA / "dielectric_tensors.parquet").is_file():
         raise SystemExit(f"SCREEN_DATA ({DATA}) holds no dielectric_tensors.parquet; nothing to do")
     arguments.work.mkdir(parents=True, exist_ok=True)
-    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     documents = build(arguments.work)
-    for name in arguments.only:
-        print(f"\n{name}")
-        PARTS[name](documents, arguments.work)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"\npeak memory of this process: {peak:.0f} MiB")
+    if len(arguments.only) > 1:  # each in a process of its own, so that its memory is its own
+        for name in arguments.only:
+            words = [sys.executable, __file__, "--work", str(arguments.work), "--only", name]
+            subprocess.run(words, check=True)
+        return
+    (name,) = arguments.only
+    print(f"{name}: {platform.platform()}, {os.cpu_count()} cores, Python "
+          f"{platform.python_version()}", flush=True)  # fmt: skip
+    PARTS[name](documents, arguments.work)
+    print(f"peak memory of this process: {peak():.0f} MiB\n", flush=True)
 
 
 if __name__ == "__main__":
