@@ -392,7 +392,7 @@ CASES = (
     Case("unknown element", "among the known", "run --known known.csv", ("MgO", "Ra", "7net"),
          known(lambda rows: rows[0].update(structure=crystal(["Ra", "O"]), eps_ionic=None))),
     Case("unknown element", "in all candidates", "run --candidates pool.csv --replay answers.csv",
-         ("element not supported", "1 taken"), strange_candidates),
+         ("element unknown to the encoder", "1 taken"), strange_candidates),
     Case("duplicate id", "in a table", "run --known known.csv", ("MgO", "two different"),
          known(duplicate)),
     Case("duplicate id", "in a folder", FOLDER, ("BeS", "rename"),

@@ -74,7 +74,8 @@ def main() -> None:
         for name in ("high-k", "anisotropy"):
             task = get_task(name)
             pool = filter_candidates(
-                offered, task, FilterSettings(), supported_elements(cache.encoder_name),
+                offered, task, FilterSettings(),
+                {"encoder": supported_elements(cache.encoder_name)},
                 [k.material for k in known], reporter.progress,
             )  # fmt: skip
             print(f"\n## {name}\n\n{pool.summary()}.\n")

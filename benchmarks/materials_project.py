@@ -10,10 +10,11 @@ takes ten times as long as pulling them, so they are kept in --work. All traffic
 candidates  14,000 candidates and 7,000 labels pulled: time, peak memory, requests; then again
 frames      every usable tensor through the IEEE frame and back, and what a naive pairing gets wrong
 faults      a server that drops connections, answers 429 and 502, gives short, half and malformed
-            pages, and ids of an unknown form: nothing lost, nothing twice
+            pages, and ids of an unknown form: nothing lost, nothing twice; then a new version
 overlap     candidates that are known already or duplicates of each other
 sentences   what `screen candidates` says when something is wrong, and how it exits
-leak        the key's characters in files, logs and output after runs with debug logging
+leak        the key's characters in files, logs, artifacts and tracebacks after runs with debug
+            logging, among them a whole campaign under a Prefect server
 """
 
 from __future__ import annotations
@@ -22,12 +23,10 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,89 +34,28 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import mp_command
 import mp_server
+from mp_documents import DATA, N_CANDIDATES, N_LABELS, build
 
 ROOT = Path(__file__).parents[1]
-DATA = Path(os.environ.get("SCREEN_DATA", ROOT.parent / "shared" / "data"))
-N_CANDIDATES, N_LABELS = 14_000, 7_000
-NAIVE = 0.05
+N_TWICE, N_CHANGED = 500, 100
+NAIVE, EQUAL = 0.05, 1e-6
 
 
-def rows(name: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of one of the tables."""
-    import pandas as pd
-
-    yield from pd.read_parquet(DATA / name, columns=columns).to_dict("records")
-
-
-def matrix(value: Any) -> np.ndarray:
-    """A tensor as the tables hold it."""
-    value = json.loads(value) if isinstance(value, str) else value
-    return np.array([list(row) for row in value], dtype=float)
-
-
-def build(work: Path) -> Path:
-    """Write the documents and the true tensors, unless they are there."""
-    path = work / "documents.jsonl"
-    if path.is_file():
-        return path
-    from pymatgen.core import Structure
-
-    start = time.perf_counter()
-    truth: dict[str, Any] = {}
-    impossible: list[str] = []
-    made: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    partial = work / "documents.partial"
-    with partial.open("w") as file:
-        for number, row in enumerate(rows("dielectric_tensors.parquet")):
-            if not row["use_electronic"]:
-                continue
-            material_id = f"mp-{2_000_000 + number}"
-            structure = Structure.from_dict(json.loads(row["structure"]))
-            electronic = matrix(row["eps_electronic"])
-            ionic = matrix(row["eps_ionic"]) if row["use_ionic"] else np.zeros((3, 3))
-            try:
-                dielectric = mp_server.dielectric_document(
-                    material_id, structure, electronic, ionic
-                )
-            except ValueError:
-                impossible.append(material_id)
-                continue
-            summary = mp_server.summary_document(
-                material_id, structure, dielectric, energy_above_hull=0.1, is_stable=False,
-                band_gap=row["band_gap"] if row["band_gap"] == row["band_gap"] else None,
-            )  # fmt: skip
-            made.append((summary, dielectric))
-            truth[material_id] = [
-                electronic.tolist(),
-                ionic.tolist() if row["use_ionic"] else None,
-                row["formula"],
-            ]
-            for kind, document in (("summary", summary), ("dielectric", dielectric)):
-                file.write(json.dumps({kind: document}) + "\n")
-        for number in range(N_LABELS - len(made)):
-            summary, dielectric = made[number % len(made)]
-            again = {"material_id": f"mp-{3_000_000 + number}"}
-            file.write(json.dumps({"summary": summary | again}) + "\n")
-            file.write(json.dumps({"dielectric": dielectric | again}) + "\n")
-        for number, row in enumerate(rows("stable_nonmetals.parquet")):
-            if number == N_CANDIDATES:
-                break
-            structure = Structure.from_dict(json.loads(row["structure"]))
-            summary = mp_server.summary_document(
-                row["material_id"], structure, band_gap=row["band_gap"]
-            )
-            file.write(json.dumps({"summary": summary}) + "\n")
-    (work / "truth.json").write_text(json.dumps({"tensors": truth, "impossible": impossible}))
-    partial.rename(path)
-    print(f"documents built in {time.perf_counter() - start:.0f} s; {len(impossible)} tensors for "
-          "which emmet-core makes none (axes of equal length)")  # fmt: skip
-    return path
+def peak() -> float:
+    """Peak memory of this process in MiB; ``ru_maxrss`` would count its parent's as well."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
 
 
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
+sys.path.append("benchmarks")
+from materials_project import peak
 from screening.pulling import PullContext
 from screening.settings import MaterialsProjectLabels, MaterialsProjectSource
 from screening.sources import pull_candidates, pull_known
@@ -130,7 +68,7 @@ else:
     pulled = pull_known(MaterialsProjectLabels(endpoint=url), context)
 print(json.dumps({
     "wall": time.perf_counter() - start, "cpu": time.process_time() - cpu,
-    "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, **pulled.to_dict(),
+    "peak": peak(), **pulled.to_dict(),
 }))
 """
 
@@ -194,7 +132,8 @@ def frames(documents: Path, work: Path) -> None:
         context = PullContext(cache=work / f"cache-{time.time_ns()}")
         found = pull_known(MaterialsProjectLabels(endpoint=server.url), context)
     stored = {d["material_id"]: d for d in dielectric}
-    worst, off, naive, parts, asymmetric, averaged = 0.0, 0, 0, 0, 0, 0.0
+    worst, naive, parts, asymmetric = 0.0, 0, 0, 0
+    off: list[str] = []
     naive_by_material: set[str] = set()
     for entry in found.items:
         material_id = entry.material.material_id
@@ -214,9 +153,9 @@ def frames(documents: Path, work: Path) -> None:
             scale = max(1.0, float(np.abs(own).max()))
             error = float(np.abs(tensor - own).max()) / scale
             worst = max(worst, error)
-            if error > 1e-6:
-                off += 1
-                averaged = max(averaged, placing_error(entry, stored[material_id][name], original))
+            if error > EQUAL:
+                off.append(f"{material_id} {entry.material.formula} {name}: {error:.1e}; "
+                           + why_off(tensor, own, original, entry.material.structure))  # fmt: skip
             wrong = np.abs(np.array(stored[material_id][name]) - own).max() / scale
             if wrong > NAIVE:
                 naive += 1
@@ -229,28 +168,38 @@ def frames(documents: Path, work: Path) -> None:
     for reason, n in found.partly.counts().items():
         print(f"  {n:5d} in part: {reason}")
     print(f"{asymmetric} originals break their own point group by more than 5 %: not compared")
-    print(f"{parts - asymmetric} tensors compared; largest difference from the original "
-          f"{worst:.1e} of its largest element; {off} differ by more than 1e-6")  # fmt: skip
-    print(f"those {off} had been changed by emmet-core's own average, with the operations of a "
-          f"structure that is only nearly symmetric, before they were stored: from that average "
-          f"they differ by {averaged:.1e}")  # fmt: skip
+    print(f"{parts - asymmetric} tensors compared: {parts - asymmetric - len(off)} equal the "
+          f"original to {EQUAL:.0e} of its largest element, {len(off)} differ by more, at most by "
+          f"{worst:.1e}:")  # fmt: skip
+    for line in off:
+        print(f"    {line}")
     print(f"a naive pairing would have got {naive} of them wrong by more than 5 % "
           f"({len(naive_by_material)} of {len(found.items)} materials)")  # fmt: skip
 
 
-def placing_error(entry: Any, stored: Any, original: Any) -> float:
-    """Difference of the tensor turned back from emmet-core's average of the original."""
+def why_off(tensor: np.ndarray, own: np.ndarray, original: Any, structure: Any) -> str:
+    """How far the original breaks its symmetry, how inexact emmet-core's average of it is, and how
+    far the tensor that came back is from that average."""
     from pymatgen.core.tensors import Tensor
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-    structure = entry.material.structure
-    rotation = np.asarray(Tensor.get_ieee_rotation(structure))
+    from screening.symmetry import point_group_rotations, project
+
+    scale = max(1.0, float(np.abs(own).max()))
+    broken = np.abs(np.array(original) - own).max() / scale
+    found = SpacegroupAnalyzer(structure, 0.1).get_symmetry_operations(cartesian=True)
+    rotations = np.array([operation.rotation_matrix for operation in found])
+    skew = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max()
     average = np.asarray(Tensor(original).fit_to_structure(structure))
-    error = np.abs(rotation.T @ np.array(stored) @ rotation - average).max()
-    return float(error) / max(1.0, float(np.abs(average).max()))
+    apart = np.abs(tensor - project(average, point_group_rotations(structure))).max() / scale
+    return (
+        f"the original breaks its point group by {broken:.1e}, the {len(rotations)} operations "
+        f"of the average are off by {skew:.1e}; it differs from the average by {apart:.0e}"
+    )
 
 
 def faults(documents: Path, work: Path) -> None:
-    """Every third request goes wrong; some documents are malformed."""
+    """Every second request goes wrong; some documents are malformed."""
     from screening.pulling import PullContext
     from screening.settings import MaterialsProjectSource
     from screening.sources import pull_candidates
@@ -273,11 +222,11 @@ def faults(documents: Path, work: Path) -> None:
         spoil(summary[100 + number])
     for number, name in enumerate(("mp-aaabbcde", "xx_9~f", "mvc-12", "agm001234567", "Ω/7")):
         summary[500 + number]["material_id"] = name
-    kinds = ("drop", "429", "502", "half", "half-silent", "short", "503", "empty", "twice")
+    kinds = ("drop", "429", "502", "half", "half-silent", "short", "503", "empty", "twice", "500")
     seen: Counter[str] = Counter()
 
     def fault(n: int, request: mp_server.Request) -> str:
-        if n % 3 or request.route == "heartbeat":
+        if n % 2 or request.route == "heartbeat":
             return ""
         kind = kinds[sum(seen.values()) % len(kinds)]
         seen[kind] += 1
@@ -289,6 +238,10 @@ def faults(documents: Path, work: Path) -> None:
         context = PullContext(cache=work / f"cache-{time.time_ns()}")
         found = pull_candidates(MaterialsProjectSource(endpoint=server.url), context)
         requests = len(server.requests)
+        server.version, server.fault = "2026.11.01", lambda _n, _request: ""
+        for document in summary[2000 : 2000 + N_CHANGED]:
+            document["last_updated"] = "2026-10-20T00:00:00Z"
+        later = pull_candidates(MaterialsProjectSource(endpoint=server.url), context).provenance
     ids = [m.material_id for m in found.items]
     wanted = {str(d["material_id"]) for d in summary if d.get("material_id")}
     lost = wanted - set(ids) - {i for r in found.refused.counts() for i in found.refused.ids(r)}
@@ -297,10 +250,13 @@ def faults(documents: Path, work: Path) -> None:
           f"{time.perf_counter() - start:.1f} s")  # fmt: skip
     for reason, n in found.refused.counts().items():
         print(f"  {n:5d} refused: {reason}")
+    print(f"a new database version in which {N_CHANGED} documents have changed: "
+          f"{later['pages_fetched']} pages without structures and {later['documents_fetched']} "
+          f"structures fetched")  # fmt: skip
 
 
 def overlap(_documents: Path, work: Path) -> None:
-    """The filter against known crystals, at full size."""
+    """The filters at full size; some of what is known is a candidate, described anew."""
     del work
     import pandas as pd
 
@@ -310,140 +266,67 @@ def overlap(_documents: Path, work: Path) -> None:
     from screening.tables import read_candidates
     from screening.tasks import get_task
 
-    start = time.perf_counter()
-    offered = read_candidates(DATA / "stable_nonmetals.parquet")[:N_CANDIDATES]
+    offered = read_candidates(DATA / "stable_nonmetals.parquet")[: N_CANDIDATES - N_TWICE]
     columns = ["material_id", "structure"]
     frame = pd.read_parquet(DATA / "dielectric_tensors.parquet", columns=columns)
     known = [Material(r.material_id, r.structure) for r in frame.itertuples()]
-    known += known[: N_LABELS - len(known)]
-    print(f"read in {time.perf_counter() - start:.1f} s")
-    elements = {e for m in offered for e in m.elements}
-    start = time.perf_counter()
+    missing = N_LABELS - len(known)
+    chosen = offered[:: len(offered) // missing][:missing]
+    random = np.random.default_rng(0)
+    anew = [Material(f"again {m.material_id}", described_anew(m, random)) for m in chosen]
+    twice = [m for m in offered[1::9] if m not in chosen][:N_TWICE]
+    offered += [Material(f"twice {m.material_id}", described_anew(m, random), band_gap=m.band_gap)
+                for m in twice]  # fmt: skip
+    print(f"known: {len(known)} of the table, {len(anew)} candidates in another cell, orientation, "
+          f"origin, order and volume; {len(twice)} candidates are offered again in the same way",
+          flush=True)  # fmt: skip
+    elements = {"encoder": {e for m in offered for e in m.elements}}
     settings = FilterSettings(max_sites=500, min_band_gap=0)
-    seconds: dict[str, float] = {}
+    start, cpu = time.perf_counter(), time.process_time()
+    at: dict[str, float] = {}
 
-    def watch(what: str, _done: int, _total: int) -> None:
-        seconds[what] = time.perf_counter() - start
+    def watch(what: str, done: int, total: int) -> None:
+        if not done:
+            at[what] = time.process_time() - cpu
+            print(f"  {at[what]:6.0f} CPU s  {what}: {total} candidates", flush=True)
 
-    pool = filter_candidates(offered, get_task("high-k"), settings, elements, known, watch)
-    print("reached after: " + ", ".join(f"{what} {t:.0f} s" for what, t in seconds.items()))
-    print(f"{len(offered)} candidates × {len(known)} known in {time.perf_counter() - start:.1f} s: "
-          f"{pool.summary()}")  # fmt: skip
-
-
-def small(documents: Path, number: int) -> list[Any]:
-    """The first stable documents."""
-    found: list[Any] = []
-    with documents.open() as file:
-        for line in file:
-            document = json.loads(line).get("summary")
-            if document and document["is_stable"]:
-                found.append(document)
-                if len(found) == number:
-                    break
-    return found
-
-
-def screen(work: Path, url: str, *words: str, **environment: str) -> tuple[int, str, str]:
-    """The command line in a process of its own, away from this user's settings."""
-    home = work / "home"
-    home.mkdir(exist_ok=True)
-    kept = {k: v for k, v in os.environ.items() if k not in ("MP_API_KEY", "PMG_MAPI_KEY")}
-    environment = {**kept, "HOME": str(home), "MP_API_KEY": mp_server.KEY, **environment}
-    call = "from flows.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", call, "candidates", "--set", f"endpoint={url}", *words],
-        env={**environment, "PYTHONPATH": f"{environment.get('PYTHONPATH', ROOT)}:{ROOT}"},
-        cwd=home, text=True, capture_output=True,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+    pool = filter_candidates(
+        offered, get_task("high-k"), settings, elements, [*known, *anew], watch
+    )
+    print(f"{len(offered)} candidates × {len(known) + len(anew)} known: "
+          f"{time.process_time() - cpu:.0f} s CPU, {time.perf_counter() - start:.0f} s wall, peak "
+          f"{peak():.0f} MiB; {pool.summary()}")  # fmt: skip
+    left = {m.material_id for m in pool.candidates}
+    missed = [m.material_id for m in chosen if m.material_id in left]
+    print(f"of the {len(chosen)} that are known under another description {len(missed)} were not "
+          f"recognised: {', '.join(missed[:10]) or '-'}")  # fmt: skip
+    both = [m.material_id for m in twice if {m.material_id, f"twice {m.material_id}"} <= left]
+    print(f"of the {len(twice)} that are offered again {len(both)} were not recognised: "
+          f"{', '.join(both[:10]) or '-'}")  # fmt: skip
+    same_id = {m.material_id for m in known} & {m.material_id for m in offered}
+    print(f"{len(same_id)} candidates have the id of a known one; {len(same_id & left)} of these "
+          "have another space group now and are left")  # fmt: skip
 
 
-def sentences(documents: Path, work: Path) -> None:
-    """One mistake after the other."""
-    stable = small(documents, 2500)
-    empty = {"SCREEN_CACHE": str(work / f"cache-{time.time_ns()}")}
+def described_anew(material: Any, random: np.random.Generator) -> Any:
+    """The same crystal in another cell, orientation, origin, order of atoms, and 3 % larger."""
+    from pymatgen.core import Structure
 
-    def show(what: str, code: int, err: str) -> None:
-        said = [line.strip() for line in err.splitlines() if line.strip()]
-        print(f"  {what:24s} exit {code}: {' '.join(said[-3:])}")
-
-    def later(request: mp_server.Request) -> bool:
-        return request.route != "heartbeat"
-
-    with mp_server.MpServer(stable) as server:
-        for what, environment in (
-            ("no key", {"MP_API_KEY": ""}), ("key of a wrong form", {"MP_API_KEY": "abc"}),
-            ("wrong key", {"MP_API_KEY": "z" * 32}),
-        ):  # fmt: skip
-            code, _, err = screen(work, server.url, **{**empty, **environment})
-            show(what, code, err)
-        server.fault = lambda _n, r: "expired" if later(r) else ""
-        show("expired key", *screen(work, server.url, **empty)[::2])
-        server.fault = lambda _n, r: "half" if later(r) and "_skip" in r.query else ""
-        show("half a page, for good", *screen(work, server.url, **empty)[::2])
-        server.fault = lambda _n, _r: ""
-        asked = len(server.pages)
-        show("the same, afterwards", *screen(work, server.url, **empty)[::2])
-        print(f"{'':26s} {len(server.pages) - asked} pages fetched of 3")
-        other = {"SCREEN_CACHE": str(work / f"cache-{time.time_ns()}")}
-        server.clock_offset_s = 86_400
-        show("clock a day behind", *screen(work, server.url, **other)[::2])
-        server.clock_offset_s = 0
-        for path in Path(other["SCREEN_CACHE"]).rglob("manifest.json"):
-            path.write_text(path.read_text().replace('"layout": 1', '"layout": 0'))
-        show("copy of an older layout", *screen(work, server.url, **other)[::2])
-        for path in Path(other["SCREEN_CACHE"]).rglob("manifest.json"):
-            path.write_text(path.read_text().replace('"layout": 1', '"layout": 7'))
-        show("copy of a newer layout", *screen(work, server.url, **other)[::2])
-        tiny = work / "tiny"
-        tiny.mkdir(exist_ok=True)
-        if (
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tiny]).returncode
-            == 0
-        ):
-            show("full disk", *screen(work, server.url, SCREEN_CACHE=str(tiny))[::2])
-            subprocess.run(["umount", tiny], check=True)
-        url = server.url
-    show("no network, a copy", *screen(work, url, **empty)[::2])
-    nothing = {"SCREEN_CACHE": str(work / f"cache-{time.time_ns()}")}
-    show("no network, no copy", *screen(work, url, **nothing)[::2])
-
-
-DEBUG = """
-import logging
-logging.basicConfig(level=logging.DEBUG, filename="debug.log")
-"""
-
-
-def leak(documents: Path, work: Path) -> None:
-    """Pulls that work and pulls that fail, everything logged; then the search."""
-    stable = small(documents, 1500)
-    where = work / f"leak-{time.time_ns()}"
-    where.mkdir()
-    (where / "sitecustomize.py").write_text(DEBUG)
-    output = ""
-    for fault in ("", "drop", "502", "half", "echo", "expired", "redirect"):
-        with mp_server.MpServer(stable) as server:
-            server.fault = lambda n, _r, f=fault: f if n > 2 else ""
-            _, out, err = screen(
-                where, server.url, "--json", "--set", f"min_band_gap={len(fault) / 100}",
-                SCREEN_CACHE=str(where / "cache"), PYTHONPATH=str(where),
-                PREFECT_LOGGING_LEVEL="DEBUG", PYTHONFAULTHANDLER="1",
-            )  # fmt: skip
-            output += out + err
-    files = [p for p in where.rglob("*") if p.is_file()]
-    holding = [p for p in files if mp_server.KEY.encode() in p.read_bytes()]
-    size = sum(p.stat().st_size for p in files) / 2**20
-    lines = sum(p.read_bytes().count(b"\n") for p in files if p.suffix == ".log")
-    print(f"  {len(files)} files, {size:.1f} MiB, {lines} lines of debug log and "
-          f"{len(output)} characters of output searched: the key is in {len(holding)} files, "
-          f"{output.count(mp_server.KEY)} times in the output")  # fmt: skip
+    structure = material.structure
+    cell = np.eye(3, dtype=int)
+    for _ in range(3):  # shears keep the determinant at 1
+        i, j = random.choice(3, 2, replace=False)
+        cell[i] += random.choice([-1, 1]) * cell[j]
+    turn = np.linalg.qr(random.normal(size=(3, 3)))[0]
+    lattice = 1.01 * (cell @ structure.lattice.matrix) @ turn
+    order = random.permutation(len(structure))
+    positions = (structure.frac_coords[order] + random.random(3)) @ np.linalg.inv(cell)
+    return Structure(lattice, [structure[i].specie for i in order], positions)
 
 
 PARTS = {
-    "sentences": sentences,
-    "leak": leak,
+    "sentences": mp_command.sentences,
+    "leak": mp_command.leak,
     "candidates": candidates,
     "frames": frames,
     "faults": faults,
@@ -460,13 +343,17 @@ def main() -> None:
     if not (DATA / "dielectric_tensors.parquet").is_file():
         raise SystemExit(f"SCREEN_DATA ({DATA}) holds no dielectric_tensors.parquet; nothing to do")
     arguments.work.mkdir(parents=True, exist_ok=True)
-    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     documents = build(arguments.work)
-    for name in arguments.only:
-        print(f"\n{name}")
-        PARTS[name](documents, arguments.work)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"\npeak memory of this process: {peak:.0f} MiB")
+    if len(arguments.only) > 1:  # each in a process of its own, so that its memory is its own
+        for name in arguments.only:
+            words = [sys.executable, __file__, "--work", str(arguments.work), "--only", name]
+            subprocess.run(words, check=True)
+        return
+    (name,) = arguments.only
+    print(f"{name}: {platform.platform()}, {os.cpu_count()} cores, Python "
+          f"{platform.python_version()}", flush=True)  # fmt: skip
+    PARTS[name](documents, arguments.work)
+    print(f"peak memory of this process: {peak():.0f} MiB\n", flush=True)
 
 
 if __name__ == "__main__":

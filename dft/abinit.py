@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dft.abinit_settings import AbinitSettings
 from dft.engine import CalculationOutput, settings_hash
-from dft.pseudopotentials import find, fingerprint
+from dft.pseudopotentials import available, find, fingerprint
 
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
@@ -31,6 +31,11 @@ class AbinitEngine:
 
     def __init__(self, settings: AbinitSettings) -> None:
         self._settings = settings
+
+    @functools.cached_property
+    def elements(self) -> frozenset[str]:
+        """What the folder has pseudopotentials for."""
+        return frozenset(available(self._settings.pseudopotentials))
 
     def settings(self) -> dict[str, Any]:
         """What decides the answer: the level, and what the pseudopotentials' files hold."""

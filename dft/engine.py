@@ -38,6 +38,11 @@ class Engine(Protocol):
         """Hash of :meth:`settings` and the name; see :func:`settings_hash`."""
         ...
 
+    @property
+    def elements(self) -> frozenset[str]:
+        """Symbols of the elements that it can calculate; others are set aside beforehand."""
+        ...
+
     def settings(self) -> dict[str, Any]:
         """Everything that changes the answer and nothing that does not, as plain JSON."""
         ...

@@ -45,6 +45,11 @@ class ReplayEngine:
         self._answers = answers
         self._settings = settings
 
+    @functools.cached_property
+    def elements(self) -> frozenset[str]:
+        """Elements that occur in the table."""
+        return frozenset(e for known in self._answers for e in known.material.elements)
+
     def settings(self) -> dict[str, Any]:
         """The failures, and a hash of the table: other known results give other answers."""
         failures = {name: str(mode) for name, mode in sorted(self._settings.failures.items())}

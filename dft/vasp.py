@@ -35,6 +35,13 @@ class VaspEngine:
         self._settings = settings
         self._potcar_spec = potcar_spec
 
+    @functools.cached_property
+    def elements(self) -> frozenset[str]:
+        """What there are POTCARs for, or could be where only their names are written."""
+        from dft.vasp_potcars import covered
+
+        return covered(anywhere=self._potcar_spec)
+
     def settings(self) -> dict[str, Any]:
         """See :meth:`dft.engine.Engine.settings`."""
         return {"version": VERSION, **self._settings.decisive()}

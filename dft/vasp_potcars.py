@@ -41,6 +41,17 @@ def missing_potcars(structure: Structure) -> list[str]:
     return [symbol for symbol in symbols if _path(folder, symbol) is None]
 
 
+def covered(*, anywhere: bool = False) -> frozenset[str]:
+    """Symbols of the elements whose POTCAR is there, or ``anywhere``: of all that have one."""
+    from pymatgen.core import SETTINGS
+
+    table = _table()
+    if anywhere:
+        return frozenset(table)
+    folder = Path(str(SETTINGS.get("PMG_VASP_PSP_DIR") or "")).expanduser()
+    return frozenset(el for el, symbol in table.items() if _path(folder, symbol) is not None)
+
+
 def _table() -> dict[str, str]:
     """The Materials Project's choice, which all presets share."""
     from pymatgen.io.vasp.sets import MPRelaxSet

@@ -128,6 +128,7 @@ def pull(run: CampaignRun) -> Pool:
     from models.encoder import supported_elements
     from screening.sources import pull_candidates
 
+    encoder, engine = run.config.model.encoder, run.engine
     offered = pull_candidates(run.config.candidates, run.pulls)
     pins = dict(p.pin for p in (run.pulled_known, offered) if p.pin is not None)
     origin = {"pins": pins, "known": run.pulled_known.to_dict(), "candidates": offered.to_dict()}
@@ -139,7 +140,10 @@ def pull(run: CampaignRun) -> Pool:
         offered.items,
         run.task,
         run.config.filters,
-        supported_elements(run.config.model.encoder),
+        {
+            f"encoder {encoder}": supported_elements(encoder),
+            f"engine {engine.name}": engine.elements,
+        },
         [*(entry.material for entry in run.known), *run.tried],
         run.reporter.progress,
     )

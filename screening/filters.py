@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from screening.bonding import is_layered, is_molecular
@@ -16,9 +16,6 @@ from screening.tasks import Task
 
 Progress = Callable[[str, int, int], None]
 Test = Callable[[Material], bool]
-
-
-UNSUPPORTED = "element not supported"
 
 
 class NothingLeftError(UserError):
@@ -56,7 +53,7 @@ def filter_candidates(
     candidates: Sequence[Material],
     task: Task,
     settings: FilterSettings,
-    elements: Collection[str],
+    elements: Mapping[str, Collection[str]],
     known: Sequence[Material],
     progress: Progress | None = None,
 ) -> Pool:
@@ -65,7 +62,7 @@ def filter_candidates(
     Parameters
     ----------
     elements
-        Symbols of the elements that the encoder and the engine know.
+        Whose symbols of elements, by the name of what has to know them: the encoder, the engine.
     known
         Materials with known tensors.
 
@@ -91,8 +88,12 @@ def filter_candidates(
             ("band gap unknown", lambda m: m.band_gap is not None),
             (gap_name, lambda m: (m.band_gap or 0.0) >= settings.min_band_gap),
         ]
+    strange = {f"element unknown to the {who}": frozenset(its) for who, its in elements.items()}
     tests += [
-        (UNSUPPORTED, lambda m: set(m.elements) <= set(elements)),
+        (name, lambda m, its=its: its.issuperset(m.elements))  # type: ignore[misc]
+        for name, its in strange.items()
+    ]
+    tests += [
         ("already known", lambda m: m not in known_crystals),
         ("offered twice", is_first),
     ]
@@ -111,7 +112,7 @@ def filter_candidates(
             if progress is not None and i % 50 == 0:
                 progress(f"filter: {name}", i, len(left))
             (passed if test(material) else lost).append(material)
-        detail = _strangers(lost, elements) if name == UNSUPPORTED else ""
+        detail = _strangers(lost, strange[name]) if name in strange else ""
         taken.append(Taken(name, len(lost), detail))
         left = passed
     pool = Pool(left, len(candidates), taken)
@@ -126,4 +127,5 @@ def filter_candidates(
 def _strangers(materials: Sequence[Material], elements: Collection[str]) -> str:
     """Elements that were in the way, the most frequent first: ``Ac 12, Th 3``."""
     count = Counter(symbol for m in materials for symbol in set(m.elements) - set(elements))
-    return ", ".join(f"{symbol} {n}" for symbol, n in count.most_common())
+    ordered = sorted(count.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{symbol} {n}" for symbol, n in ordered)

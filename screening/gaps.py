@@ -49,8 +49,8 @@ def give_gaps(
     of = f"{len(missing)} of {len(materials)} materials of {what} have no band gap"
     if assumed is None:
         context.note(
-            f"{of}; a task that needs one leaves them out. Give band_gaps (a CSV) or "
-            "assumed_band_gap to use them."
+            f"{of}; a task that needs one leaves them out. Give their gaps (a column band_gap or "
+            "a CSV as band_gaps) or an assumed_band_gap to use them."
         )
         return list(materials)
     for material in missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import functools
 import logging
 import random
 import time
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from screening.errors import UserError
 
@@ -32,13 +34,32 @@ class UnreachableError(Exception):
     """The server could not be reached, or did not give a whole answer, in all attempts."""
 
 
+class _QuietAdapter(HTTPAdapter):
+    """Connections that print no headers, and so no key.
+
+    ``http.client.HTTPConnection.debuglevel = 1`` is the usual way to look at traffic, and makes
+    every connection print what it sends; a class with a ``debuglevel`` of its own does not.
+    """
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        pool.ConnectionCls = _quiet(pool.ConnectionCls)
+        return pool
+
+
+@functools.cache
+def _quiet(kind: type) -> type:
+    return kind if "debuglevel" in vars(kind) else type(kind.__name__, (kind,), {"debuglevel": 0})
+
+
 class PoliteSession(requests.Session):
     """A session that waits and asks again where that can help.
 
     Connections that cannot be made, that break off half-way or time out, and the statuses 408,
     425, 429, 500, 502, 503 and 504 are tried again, after a wait that doubles from ``first_wait``
     with a random part, or as long as the server's ``Retry-After`` says (one minute at most).
-    Redirects are not followed: a key must not travel to another host.
+    Redirects are not followed: a key must not travel to another host. Headers are never printed,
+    whatever Python's own HTTP library is told.
 
     Parameters
     ----------
@@ -53,6 +74,8 @@ class PoliteSession(requests.Session):
         self.attempts = attempts
         self.first_wait = first_wait
         self.headers["User-Agent"] = USER_AGENT
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _QuietAdapter())
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
         """As ``requests.Session.request``, with patience.

@@ -34,7 +34,9 @@ class CrystalIndex:
     Two records are the same crystal if they have the same composition and space group and their
     atoms can be mapped onto each other closely; mirror images count as the same. Where the space
     groups differ, the atoms have to agree within the noise of a relaxation. Close polymorphs, such
-    as a cubic perovskite and its tilted forms, stay apart.
+    as a cubic perovskite and its tilted forms, stay apart. Records of one id are the same crystal
+    if composition and space group are: functionals may disagree on the distance of layers by more
+    than polymorphs differ.
     """
 
     def __init__(self, materials: Iterable[Material] = ()) -> None:
@@ -102,6 +104,9 @@ def _formula(material: Material) -> str:
 
 
 def _same(first: _Entry, second: _Entry) -> bool:
+    same_id = first.material.material_id == second.material.material_id
+    if same_id and first.space_group == second.space_group:
+        return True
     a, b = first.reduced, second.reduced
     if len(a) != len(b):
         a, b = first.smallest, second.smallest

@@ -25,8 +25,8 @@ FREQUENCIES = ("min_optical_thz", "max_optical_thz")
 def read_candidates(path: Path) -> list[Material]:
     """Candidates from a table.
 
-    Columns: ``material_id``, ``structure`` (JSON of ``Structure.as_dict()``), ``band_gap`` (eV);
-    optional ``formula``, ``nsites``, ``e_above_hull`` (eV/atom), ``source``.
+    Columns: ``material_id``, ``structure`` (JSON of ``Structure.as_dict()``); optional ``band_gap``
+    (eV), ``formula``, ``nsites``, ``e_above_hull`` (eV/atom), ``source``.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def read_candidates(path: Path) -> list[Material]:
 
 def candidates_from_frame(frame: pd.DataFrame, what: str) -> list[Material]:
     """Like :func:`read_candidates`, from a table already in memory; ``what`` names it."""
-    _require(frame, ["material_id", "structure", "band_gap"], what)
+    _require(frame, ["material_id", "structure"], what)
     materials = [_material(row, what) for row in _rows(frame)]
     return _unique(materials, [m.material_id for m in materials], what)
 

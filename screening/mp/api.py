@@ -55,8 +55,17 @@ class _KeyHeader(AuthBase):
         self._key = key
 
     def __call__(self, r: PreparedRequest) -> PreparedRequest:
-        r.headers["x-api-key"] = self._key.secret.get_secret_value()
+        r.headers["x-api-key"] = _Unshown(self._key.secret.get_secret_value())
         return r
+
+
+class _Unshown(str):
+    """Text that a listing of variables, as in a traceback with locals, does not show."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
 
 
 class MaterialsProjectApi:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from screening.errors import UserError
 from screening.material import KnownMaterial, Material
 from screening.mp.frames import (
-    MP_SYMPREC,
     SAME_VOLUME,
     UnplaceableError,
+    averaged_group,
+    elements_left,
+    independent_elements,
     place,
-    symmetry_number,
-    tensor_form,
 )
 from screening.mp.store import Row
 from screening.pulling import Refusals
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-RULES = 1
+RULES = 2
 """Number of the rules below; with another number, kept results are made again."""
 FUNCTIONAL = "PBE"
 """The Materials Project's DFPT runs use PBE, with +U where its rules say so."""
@@ -289,9 +289,9 @@ def _belongs(document: dict[str, Any], structure: Structure) -> bool:
     if isinstance(number, int) and 1 <= number <= 230:
         # The Materials Project averages tensors over the group found with a tolerance of 0.1 Å.
         # Where the structure has a lower one, what the average took away cannot be had back.
-        loose, tight = symmetry_number(structure, MP_SYMPREC), symmetry_number(structure)
-        if tensor_form(number) != tensor_form(loose):
+        averaged = independent_elements(averaged_group(structure))
+        if independent_elements(number) != averaged:
             raise _RefusedError("tensors belong to a structure of another crystal system")
-        if tensor_form(loose) != tensor_form(tight):
+        if averaged != elements_left(structure):
             raise _RefusedError("tensor averaged over a symmetry that holds only within 0.1 Å")
     return bool(n_sites == len(structure) and abs(ratio - 1) < SAME_VOLUME)

@@ -1,10 +1,15 @@
 """From the IEEE frame, in which the Materials Project stores tensors, to the structure's own.
 
 The frame follows from the structure alone (IEEE 176-1987; de Jong et al., Sci. Data 2, 150053
-(2015)), so it can be found again and undone: ε = Rᵀ ε_IEEE R. That fails where axes are told apart
-by their lengths and these nearly tie: the structure that a tensor was calculated on may order them
-differently from the structure at hand. Every order that a slight difference could have produced is
-tried, and a tensor that depends on the order is refused.
+(2015)), so it can be found again and undone: ε = R⁻¹ ε_IEEE R⁻ᵀ. That fails where axes are told
+apart by their lengths and these nearly tie: the structure that a tensor was calculated on may order
+them differently from the structure at hand. Every order that a slight difference could have
+produced is tried, and a tensor that depends on the order is refused.
+
+What cannot be undone is the average over the point group that the project takes before: its
+operations are found with a tolerance of 0.1 Å, and are rotations only as nearly as the lattice has
+the symmetry. A calculated tensor that breaks the symmetry by a fraction a, averaged with operations
+that are off by δ, comes back with an error of the order of a·δ: see docs/sources.md for how much.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from screening.symmetry import SYMPREC, cell_of
+from screening.symmetry import SYMPREC, cell_of, point_group_rotations
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -42,6 +47,8 @@ MP_SYMPREC = 0.1
 
 SYSTEMS = ((2, "triclinic"), (15, "monoclinic"), (74, "orthorhombic"), (142, "tetragonal"),
            (167, "trigonal"), (194, "hexagonal"), (230, "cubic"))  # fmt: skip
+ELEMENTS = {"triclinic": 6, "monoclinic": 4, "orthorhombic": 3, "tetragonal": 2, "trigonal": 2,
+            "hexagonal": 2, "cubic": 1}  # fmt: skip
 
 
 class UnplaceableError(Exception):
@@ -88,13 +95,17 @@ def place(tensors: Array, structure: Structure, same_structure: bool) -> Array:
 
 
 def rotate_back(tensors: Array, rotation: Array) -> Array:
-    """Rᵀ T R for tensors (n, 3, 3), ``rotation`` having the new axes as rows."""
-    return np.asarray(np.einsum("ji,njk,kl->nil", rotation, tensors, rotation))
+    """R⁻¹ T R⁻ᵀ for tensors (n, 3, 3), ``rotation`` having the new axes as rows.
+
+    The inverse and not the transpose: pymatgen's rotations are orthogonal to 1e-6 only.
+    """
+    inverse = np.linalg.inv(rotation)
+    return np.asarray(np.einsum("ij,njk,lk->nil", inverse, tensors, inverse))
 
 
-def symmetry_number(structure: Structure, symprec: float = SYMPREC) -> int:
-    """Number of the space group; 1 where none is found."""
-    dataset = _dataset(structure, symprec)
+def averaged_group(structure: Structure) -> int:
+    """Number of the space group that the Materials Project averages over; 1 if none is found."""
+    dataset = _dataset(structure, MP_SYMPREC)
     return int(dataset.number) if dataset is not None else 1
 
 
@@ -120,13 +131,23 @@ def crystal_system(number: int) -> str:
     return next(name for last, name in SYSTEMS if number <= last)
 
 
-def tensor_form(number: int) -> str:
-    """What a space group makes of a symmetric tensor: one of five forms.
+def independent_elements(number: int) -> int:
+    """Independent elements of a symmetric tensor under a space group.
 
     Within the uniaxial systems a higher group takes nothing more away.
     """
-    system = crystal_system(number)
-    return "uniaxial" if system in ("tetragonal", "trigonal", "hexagonal") else system
+    return ELEMENTS[crystal_system(number)]
+
+
+def elements_left(structure: Structure) -> int:
+    """The same under the point group that all tensors of ``structure`` are projected on.
+
+    The mean over the group of the character of the symmetric square, ((tr R)² + tr R²)/2.
+    """
+    rotations = point_group_rotations(structure)
+    traces = np.trace(rotations, axis1=1, axis2=2)
+    squares = np.trace(rotations @ rotations, axis1=1, axis2=2)
+    return round(float(np.mean(traces**2 + squares) / 2))
 
 
 class _Axes:

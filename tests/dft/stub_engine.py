@@ -27,6 +27,7 @@ class StubEngine:
     """Runs one of the behaviours below."""
 
     name = "stub"
+    elements = frozenset({"Mg", "O"})
 
     def __init__(self, behaviour: str) -> None:
         self.behaviour = behaviour

@@ -193,6 +193,7 @@ def test_what_the_engine_cannot_do_is_refused_with_the_reason(folder: Path) -> N
     judgement = judge(magnetic.structure, CalculationOutput.from_dict(answer))
     assert judgement.verdict is Verdict.UNSUPPORTED
     assert "Mn2+ has an open shell (d5)" in judgement.detail
+    assert engine.elements == {"O", "Mg", "Os", "Mn"}
     assert engine.cannot(Material("MgO", rock_salt("Mg", "O", 4.212))) is None
     assert "no pseudopotential for Cs" in str(engine.cannot(Material("x", rock_salt("Cs", "O", 5))))
     ignoring = AbinitEngine(AbinitSettings(pseudopotentials=folder, magnetism="ignore"))

@@ -86,6 +86,7 @@ def test_an_unknown_material_is_an_engine_error_that_was_run(
     (key,) = bench.prepare(engine, many[:1])
     output = bench.attend([key])[key]
     assert output.error == "MgO-0 (MgO) is not in the table of known results"
+    assert engine.elements == {e for record in many for e in record.material.elements}
     assert judge(many[0].material.structure, output).verdict is Verdict.ENGINE_ERROR
     assert bench.names(key) == ["start", "end"]
 

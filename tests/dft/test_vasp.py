@@ -204,6 +204,8 @@ def test_missing_potcars_are_told_before_anything_is_spent(
     require(settings)
     reason = VaspEngine(settings).cannot(Material("MgO", MAGNESIA))
     assert reason is not None and "no POTCAR for Mg_pv" in reason
+    assert VaspEngine(settings).elements == {"O"}
+    assert {"O", "Mg"} < VaspEngine(settings, potcar_spec=True).elements
     assert not all(f.works for f in check_engine(VaspSettings(command="/nonexistent/vasp_std")))
     gamma = tmp_path / "vasp_gam"
     gamma.symlink_to(program)

@@ -22,7 +22,9 @@ from flows.sources import pinned_versions, pull_report, secret_block
 from flows.steps import pull
 from results.ledger import Ledger
 from screening.errors import UserError
+from screening.material import KnownMaterial, Material
 from screening.symmetry import point_group_rotations, project
+from screening.tensors import DielectricTensors
 
 NAMES = ("NaCl", "quartz", "rutile", "wurtzite", "MoS2")
 
@@ -69,11 +71,25 @@ def run_cli(*words: str) -> Any:
     return CliRunner().invoke(app, list(words))
 
 
-def campaign_run(server: Any, directory: Path) -> CampaignRun:
+@pytest.fixture(scope="session")
+def answers(prototypes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A table with a tensor for each of the five, for the replay engine."""
+    from screening.table_files import write_table
+
+    tensors = DielectricTensors(3 * np.eye(3), None)
+    path = tmp_path_factory.mktemp("answers") / "answers.parquet"
+    known = [Material(name, prototypes[name], band_gap=3.0) for name in NAMES]
+    write_table([KnownMaterial(material, tensors, "PBE") for material in known], path)
+    return {"kind": "table", "path": str(path)}
+
+
+def campaign_run(
+    server: Any, directory: Path, answers: dict[str, str] | None = None
+) -> CampaignRun:
     mp = {"kind": "mp", "endpoint": server.url}
     config = build_campaign(
         None,
-        {"name": "test", "known": mp, "candidates": mp, "engine": {"answers": mp},
+        {"name": "test", "known": mp, "candidates": mp, "engine": {"answers": answers or mp},
          "model.encoder": "7net-0"},
     )  # fmt: skip
     run = CampaignRun(config, directory, Ledger(directory / "ledger.sqlite"), Reporter())
@@ -130,8 +146,10 @@ def test_mistakes_are_sentences(words: list[str], message: str) -> None:
     assert isinstance(done.exception, UserError) and message in str(done.exception)
 
 
-def test_a_campaign_pulls_and_stays_with_its_version(server: Any, tmp_path: Path) -> None:
-    run = campaign_run(server, tmp_path / "a")
+def test_a_campaign_pulls_and_stays_with_its_version(
+    server: Any, tmp_path: Path, answers: dict[str, str]
+) -> None:
+    run = campaign_run(server, tmp_path / "a", answers)
     pool = pull(run)
     assert [m.material_id for m in pool.candidates] == ["mp-2", "mp-3", "mp-4"]
     assert "2 taken by 'already known'" in pool.summary()
@@ -140,23 +158,36 @@ def test_a_campaign_pulls_and_stays_with_its_version(server: Any, tmp_path: Path
     }  # fmt: skip
     server.version = "2027.01.01"
     server.summary[2]["band_gap"] = 1.25
-    again = campaign_run(server, tmp_path / "a")
+    again = campaign_run(server, tmp_path / "a", answers)
     assert [m.band_gap for m in pull(again).candidates] == [3.0, 3.0, 3.0]
-    fresh = campaign_run(server, tmp_path / "b")
+    fresh = campaign_run(server, tmp_path / "b", answers)
     assert [m.band_gap for m in pull(fresh).candidates] == [1.25, 3.0, 3.0]
 
 
-def test_the_key_is_in_no_file_of_a_campaign(server: Any, tmp_path: Path, mp: Any) -> None:
-    run = campaign_run(server, tmp_path / "a")
+def test_elements_that_the_engine_does_not_know_are_named_first(
+    server: Any, tmp_path: Path
+) -> None:
+    """The answers know rock salt and quartz alone."""
+    with pytest.raises(UserError, match=r"unknown to the engine replay' \(S 2, Mo 1, Ti 1, Zn 1\)"):
+        pull(campaign_run(server, tmp_path / "a"))
+    assert not list(tmp_path.rglob("round-*")), "nothing is computed before"
+
+
+def test_the_key_is_in_no_file_of_a_campaign(
+    server: Any, tmp_path: Path, mp: Any, answers: dict[str, str]
+) -> None:
+    run = campaign_run(server, tmp_path / "a", answers)
     pull(run)
     text = "".join(p.read_bytes().decode("latin-1") for p in tmp_path.rglob("*") if p.is_file())
     assert server.version in text and mp.KEY not in text
 
 
-def test_the_summary_says_where_from_and_why_not(server: Any, tmp_path: Path) -> None:
+def test_the_summary_says_where_from_and_why_not(
+    server: Any, tmp_path: Path, answers: dict[str, str]
+) -> None:
     server.dielectric[1]["electronic"] = np.eye(3).tolist()
     server.dielectric[1]["total"] = (np.eye(3) + np.array(server.dielectric[1]["ionic"])).tolist()
-    run = campaign_run(server, tmp_path / "a")
+    run = campaign_run(server, tmp_path / "a", answers)
     pool = pull(run)
     from screening.sources import pull_candidates
 

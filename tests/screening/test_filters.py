@@ -38,7 +38,8 @@ def run(
     settings: FilterSettings = SETTINGS,
     known: Sequence[Material] = (),
 ) -> Pool:
-    return filter_candidates(candidates, get_task(task), settings, ELEMENTS, known)
+    known_to = {"encoder": ELEMENTS}
+    return filter_candidates(candidates, get_task(task), settings, known_to, known)
 
 
 def ids(pool: Pool) -> list[str]:
@@ -71,7 +72,7 @@ def test_each_filter_takes_its_own(make: Make, prototypes: dict[str, Any]) -> No
     assert taken(pool, "more than 9 atoms") == 2
     assert taken(pool, "gap unknown") == 1
     assert taken(pool, "band gap below 1 eV") == 2
-    assert taken(pool, "element not supported") == 2
+    assert taken(pool, "element unknown to the encoder") == 2
     assert taken(pool, "already known") + taken(pool, "offered twice") == 2
     assert pool.n_offered == len(candidates) == len(pool.candidates) + taken(pool, "")
 
@@ -153,7 +154,7 @@ def test_an_empty_pool_is_explained(make: Make) -> None:
         "1 taken by 'more than 9 atoms'",
         "1 taken by 'band gap unknown'",
         "2 taken by 'band gap below 1 eV'",
-        "1 taken by 'element not supported'",
+        "1 taken by 'element unknown to the encoder'",
         "1 taken by 'already known",
         "0 left",
     ):
@@ -172,7 +173,7 @@ def test_the_summary_tells_what_happened(make: Make) -> None:
 def test_progress_is_told(make: Make) -> None:
     told: list[tuple[str, int, int]] = []
     filter_candidates(
-        [make("NaCl"), make("Te")], get_task("high-k"), SETTINGS, ELEMENTS, (),
+        [make("NaCl"), make("Te")], get_task("high-k"), SETTINGS, {}, (),
         lambda *what: told.append(what),
     )  # fmt: skip
     assert ("filter: more than 9 atoms", 0, 2) in told

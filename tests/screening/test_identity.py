@@ -122,6 +122,18 @@ def test_close_polymorphs_stay_apart(prototypes: dict[str, Any]) -> None:
     assert not any(found.values()), found
 
 
+def test_an_id_counts_where_the_space_group_is_the_same(prototypes: dict[str, Any]) -> None:
+    """Layers may be further apart by another functional; polymorphs may carry one id by mistake."""
+    wider = prototypes["MoS2"].copy()
+    wider.apply_strain([0, 0, 0.12])
+    index = CrystalIndex(
+        [Material("mp-1", prototypes["MoS2"]), Material("mp-2", prototypes["rutile"])]
+    )
+    assert Material("mp-1", wider) in index
+    assert Material("mp-3", wider) not in index
+    assert Material("mp-2", prototypes["anatase"]) not in index
+
+
 def test_an_index_remembers_what_is_added(prototypes: dict[str, Any]) -> None:
     index = CrystalIndex()
     salt, rutile = (Material(n, prototypes[n]) for n in ("NaCl", "rutile"))

@@ -11,7 +11,7 @@ import pytest
 from screening.bonding import is_layered, is_molecular
 from screening.errors import UserError
 from screening.filters import filter_candidates
-from screening.hydrogen import lacks_hydrogen
+from screening.hydrogen import _balances, lacks_hydrogen
 from screening.material import Material
 from screening.settings import FilterSettings
 from screening.tasks import get_task
@@ -70,6 +70,21 @@ def test_hydroxides_hydrates_and_molecules_without_their_hydrogen() -> None:
     assert lacks_hydrogen(benzene)
 
 
+def test_formulas_balance_as_for_pymatgen() -> None:
+    from pymatgen.core import Composition
+
+    formulas = ["SiO2", "Fe3O4", "NaO", "LaSO5", "Sr5V3O13", "K2Ti6O13", "Zn4P6N12O", "O2", "ArO"]
+    for formula in formulas:
+        composition = Composition(formula)
+        guesses = [
+            composition.oxi_state_guesses({"O": [-2]}, all_oxi_states=every, max_sites=-1)
+            for every in (False, True)
+        ]
+        assert _balances(formula) == any(guesses), formula
+    assert {_balances(f) for f in formulas} == {True, False}
+    assert _balances("Sr2Ca49Mo12N56O3"), "pymatgen would go through every way to give the states"
+
+
 def test_most_compounds_without_their_hydrogen_are_recognised(screen_data: Any) -> None:
     import pandas as pd
     from pymatgen.core import Structure
@@ -105,18 +120,22 @@ def test_filters_name_what_they_take(prototypes: dict[str, Any]) -> None:
         material("h", prototypes["anatase"]),
     ]  # fmt: skip
     settings = FilterSettings(exclude_layered=True)
-    elements = {"Ti", "O", "Mo", "S", "Zn", "Na", "Cl"}
+    elements = {
+        "encoder": {"Ti", "O", "Mo", "S", "Zn", "Na", "Cl"},
+        "engine": {"Ti", "O", "Mo", "S", "Na", "Cl", "Te", "Si"},
+    }
     pool = filter_candidates(
         offered, get_task("high-k"), settings, elements, [material("k", prototypes["NaCl"] * 2)]
     )
     assert [m.material_id for m in pool.candidates] == ["a", "h"]
     summary = pool.summary()
     for text in (
-        "1 taken by 'band gap unknown'", "1 taken by 'element not supported' (Te 1)",
+        "1 taken by 'band gap unknown'", "1 taken by 'element unknown to the encoder' (Te 1)",
         "1 taken by 'already known'", "1 taken by 'offered twice'",
         "1 taken by 'hydrogen missing'", "1 taken by 'layered crystal'",
     ):  # fmt: skip
         assert text in summary
-    with pytest.raises(UserError, match=r"element not supported' .*Te 1"):
+    with pytest.raises(UserError, match=r"element unknown to the engine' .*Te 1"):
         strange = [material("e", prototypes["Te"])]
-        filter_candidates(strange, get_task("high-k"), settings, {"O"}, [])
+        known_to = {"encoder": {"Te"}, "engine": {"O"}}
+        filter_candidates(strange, get_task("high-k"), settings, known_to, [])

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from screening.errors import UserError
+from screening.pulling import PullContext
+from screening.settings import TableSource
+from screening.sources import pull_candidates
 from screening.tables import read_candidates, read_known
 
 Row = dict[str, Any]
@@ -120,12 +123,25 @@ def test_nested_columns_are_read_like_text(kind: str, rows: list[Row], write: Wr
         assert a.extras == b.extras
 
 
-@pytest.mark.parametrize("missing", ["material_id", "structure", "band_gap"])
+@pytest.mark.parametrize("missing", ["material_id", "structure"])
 def test_a_missing_column_of_candidates_is_named(missing: str, row: Row, write: Write) -> None:
     del row[missing]
     message = refusal(read_candidates, write([row]))
     assert f"lacks the column '{missing}'" in message
     assert all(column in message for column in row)
+
+
+def test_gaps_that_are_missing_are_told_and_assumed_only_if_asked(row: Row, write: Write) -> None:
+    del row["band_gap"]
+    path = write([row])
+    notes: list[str] = []
+    context = PullContext(note=notes.append)
+    assert [m.band_gap for m in pull_candidates(TableSource(path=path), context).items] == [None]
+    source = TableSource(path=path, assumed_band_gap=3.5)
+    (material,) = pull_candidates(source, context).items
+    assert material.band_gap == 3.5 and "band gap assumed" in material.source
+    assert "1 of 1 materials" in notes[0] and "leaves them out" in notes[0]
+    assert "3.5 eV is assumed" in notes[1]
 
 
 @pytest.mark.parametrize(

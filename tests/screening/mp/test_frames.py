@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from screening.errors import UserError
-from screening.mp.frames import UnplaceableError, crystal_system, place, tensor_form
+from screening.mp.frames import (
+    UnplaceableError,
+    averaged_group,
+    crystal_system,
+    elements_left,
+    independent_elements,
+    place,
+    rotate_back,
+)
 from screening.tensors import read_tensor
 
 
@@ -110,7 +118,22 @@ def test_crystal_systems() -> None:
     for number in range(1, 231):
         expected = SpaceGroup.from_int_number(number).crystal_system
         assert crystal_system(number) == expected
-    assert tensor_form(99) == tensor_form(150) == tensor_form(191) == "uniaxial"
+    numbers = (2, 15, 74, 99, 150, 191, 225)
+    assert [independent_elements(n) for n in numbers] == [6, 4, 3, 2, 2, 2, 1]
+
+
+def test_elements_left_are_those_of_the_crystal_system(prototypes: dict[str, Any]) -> None:
+    """Counted from the operations, and from the number of the space group."""
+    found = {n: elements_left(s) for n, s in prototypes.items()}
+    assert found == {n: independent_elements(averaged_group(s)) for n, s in prototypes.items()}
+    assert set(found.values()) >= {1, 2, 3, 4}
+
+
+def test_a_rotation_that_is_nearly_one_is_undone_exactly() -> None:
+    rotation = np.eye(3) + 1e-6 * np.arange(9).reshape(3, 3)
+    tensor = np.array([[5.0, 0.0, 1.0], [0.0, 4.0, 0.0], [1.0, 0.0, 3.0]])
+    back = rotate_back((rotation @ tensor @ rotation.T)[None], rotation)[0]
+    assert back == pytest.approx(tensor, abs=1e-14)
 
 
 def test_a_tensor_in_a_wrong_frame_does_not_pass(
