@@ -1,13 +1,19 @@
-"""Is a crystal like those that the ensemble was trained on?"""
+"""Is a crystal like those that the ensemble was trained on?
+
+It is not if its features are far from theirs, nor if it contains an element that none of them does:
+the potential knows that element, the readout has never seen it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.crystal import Crystal
 from models.data import Inputs
 
 Array = NDArray[np.float32]
@@ -24,17 +30,20 @@ class Domain:
 
     Attributes
     ----------
+    numbers
+        Atomic numbers of the elements in the training crystals, rising.
     axes
         (scalars, components), scaled so that the training crystals have unit variance.
     """
 
+    numbers: torch.Tensor
     mean: torch.Tensor
     axes: torch.Tensor
     limit: torch.Tensor
 
     @classmethod
-    def of(cls, inputs: Inputs) -> Domain:
-        """From the training crystals."""
+    def of(cls, inputs: Inputs, numbers: set[int]) -> Domain:
+        """From crystals, and the elements of those among them that were trained on."""
         points = _mean_scalars(inputs)
         mean = points.mean(0)
         centred = points - mean
@@ -42,12 +51,19 @@ class Domain:
         n = min(COMPONENTS, max(1, len(points) // 10))
         scaled = axes[:n].T / (values[:n] / len(points) ** 0.5 + 1e-3)
         distances = (centred @ scaled).norm(dim=1)
-        return cls(mean, scaled, distances.quantile(QUANTILE).reshape(1))
+        known = torch.tensor(sorted(numbers), dtype=torch.int64)
+        return cls(known, mean, scaled, distances.quantile(QUANTILE).reshape(1))
 
-    def distances(self, inputs: Inputs) -> Array:
-        """Distance in units of the limit, (n,): above 1 a crystal is outside."""
+    def distances(self, inputs: Inputs, crystals: Sequence[Crystal]) -> Array:
+        """Distance in units of the limit, (n,): above 1 a crystal is outside.
+
+        Every element that no training crystal contains adds 1.
+        """
+        known = set(self.numbers.tolist())
+        strangers = [len(set(c.cell[2].tolist()) - known) for c in crystals]
         centred = _mean_scalars(inputs) - self.mean
-        return np.asarray(((centred @ self.axes).norm(dim=1) / self.limit).numpy())
+        far = np.asarray(((centred @ self.axes).norm(dim=1) / self.limit).numpy())
+        return np.asarray(far + np.array(strangers), dtype=np.float32)
 
 
 def _mean_scalars(inputs: Inputs) -> torch.Tensor:

@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 
 LATENT = Width(scalars=128, vectors=64, tensors=64)
 LATENT_BORN = Width(scalars=64, vectors=32, tensors=32)
-FORMAT = 2
+FORMAT = 3
 CRYSTALS_PER_CHUNK = 256
 
 
@@ -253,7 +253,7 @@ class Ensemble:
         return Prediction(
             electronic=electronic_from_target(spread[:, :, 0]),
             ionic=from_target(spread[:, :, 1]),
-            distance=self.domain.distances(inputs).astype(float),
+            distance=self.domain.distances(inputs, examples.crystals).astype(float),
             physical=physical > 0,
         )
 

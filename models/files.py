@@ -23,6 +23,9 @@ from screening.io import atomic_path, atomic_write
 
 Tensors = dict[str, torch.Tensor]
 
+READABLE = (2, FORMAT)
+"""Formats that are read; earlier ones are upgraded on the way."""
+
 
 def save(ensemble: Ensemble, directory: Path, *, half: bool = False) -> None:
     """Write the weights, then the manifest, whose presence means whole.
@@ -69,15 +72,15 @@ def load(directory: Path) -> Ensemble:
 
     try:
         manifest = json.loads((directory / "model.json").read_text())
-        if manifest["format"] != FORMAT:
+        if manifest["format"] not in READABLE:
             raise UserError(
                 f"The model in {directory} has format {manifest['format']}, this version reads "
-                f"format {FORMAT}; train it again with this version."
+                f"formats {READABLE[0]} to {FORMAT}; train it again with this version."
             )
         weights = directory / "model.safetensors"
         if _digest(weights) != manifest["digest"]:
             raise ValueError("not the weights that the manifest was written for")
-        return _built(manifest, load_file(weights))
+        return _built(manifest, _upgraded(load_file(weights)))
     except FileNotFoundError:
         raise UserError(f"There is no trained model in {directory}.") from None
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError):
@@ -85,6 +88,15 @@ def load(directory: Path) -> Ensemble:
             f"The model in {directory} is damaged or cut short; delete the directory and train "
             "again."
         ) from None
+
+
+def _upgraded(tensors: Tensors) -> Tensors:
+    """What later formats have and earlier ones lack.
+
+    Format 3: the elements in the training crystals. Of an ensemble that does not say which they
+    were, no element counts as a stranger.
+    """
+    return {"domain.numbers": torch.arange(1, 119), **tensors}
 
 
 def _built(manifest: dict[str, Any], tensors: Tensors) -> Ensemble:

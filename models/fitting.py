@@ -136,7 +136,7 @@ class _Fit:
         )  # fmt: skip
         ensemble = Ensemble(
             self.settings, self.layout, readout, born, self.normalise,
-            Domain.of(inputs), means[1], Calibration.none(), {},
+            self._domain(inputs), means[1], Calibration.none(), {},
             training_hash(self.known, self.settings, self.seed),
         )  # fmt: skip
         targets = ensemble.targets(self.examples)
@@ -195,6 +195,10 @@ class _Fit:
     def _network(self, latent: Width, **outputs: Any) -> Readout:
         inputs = Width(self.layout.scalars + N_CONTEXT, self.layout.vectors, self.layout.tensors)
         return Readout(self.settings.members, inputs, latent, rank2_basis(), **outputs)
+
+    def _domain(self, inputs: Inputs) -> Domain:
+        species = (self.examples.crystals[i].cell[2].tolist() for i in self.training)
+        return Domain.of(inputs, {number for own in species for number in own})
 
     def _inputs(self) -> Inputs:
         return self.examples.inputs(self.normalise, self.layout, self.device)

@@ -74,7 +74,8 @@ def wild(cache: FeatureCache, prototypes: dict[str, Any]) -> Callable[..., Ensem
     none = [None] * len(crystals)
     examples = Examples.of(crystals, np.zeros(len(crystals), np.int64), none, cache, layout)
     normalise = Normalisation.of(examples.rows, layout)
-    domain = Domain.of(examples.inputs(normalise, layout, torch.device("cpu")))
+    numbers = {int(n) for crystal in examples.crystals for n in crystal.cell[2]}
+    domain = Domain.of(examples.inputs(normalise, layout, torch.device("cpu")), numbers)
     settings = ModelSettings(encoder="7net-0", members=3, device="cpu")
 
     def make(isotropic: float, anisotropic: float) -> Ensemble:

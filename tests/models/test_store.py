@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -113,8 +114,30 @@ def test_a_damaged_model_is_refused(model: Path, damage: Callable[[Path], None])
 
 def test_a_model_of_another_format_is_refused(model: Path) -> None:
     edit(lambda manifest: manifest.update(format=99))(model)
-    with pytest.raises(UserError, match=f"{model} has format 99.*reads format 2.*train it again"):
+    with pytest.raises(
+        UserError, match=f"{model} has format 99.*reads formats 2 to 3.*train it again"
+    ):
         load(model)
+
+
+def test_an_earlier_format_is_upgraded(
+    model: Path, cache: FeatureCache, prototypes: dict[str, Any]
+) -> None:
+    """Format 2 did not say which elements it was trained on: none counts as a stranger."""
+    from safetensors.torch import load_file, save_file
+
+    before = load(model)
+    tensors = load_file(model / "model.safetensors")
+    del tensors["domain.numbers"]
+    save_file(tensors, model / "model.safetensors")
+    digest = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+    edit(lambda manifest: manifest.update(format=2, digest=digest))(model)
+    after = load(model)
+    before.domain.numbers.fill_(1)
+    crystals = [prototypes["NaCl"], prototypes["SrTiO3"]]
+    old, new = (e.predict(crystals, "PBE", cache) for e in (before, after))
+    assert np.array_equal(old.static, new.static)
+    assert np.allclose(old.distance - new.distance, [2, 3], atol=1e-5)
 
 
 @pytest.mark.parametrize("missing", ["model.json", "model.safetensors", "everything"])
