@@ -24,9 +24,10 @@ from models.protocol.variants import Variant
 
 Indices = NDArray[np.int64]
 
-ELEMENTS = ("Ti", "Se")
-"""Left out one at a time: a d⁰ metal whose oxides are the classic dielectrics, and an anion."""
-N_TYPES = 2
+ELEMENTS = ("Ti", "Se", "Cs")
+"""Left out one at a time: a d⁰ metal whose oxides are the classic dielectrics, an anion, and the
+largest common cation."""
+N_TYPES = 1
 """So many of the commonest structure types are left out, one at a time."""
 
 

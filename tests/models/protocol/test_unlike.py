@@ -15,12 +15,12 @@ from models.protocol.variants import Outcome, composition
 
 @pytest.fixture(scope="module")
 def table(screen_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TensorTable:
-    """A twentieth of the tensor table."""
+    """A tenth of the tensor table."""
     import pandas as pd
 
     frame = pd.read_parquet(screen_data / "dielectric_tensors.parquet")
     path = tmp_path_factory.mktemp("table") / "dielectric_tensors.parquet"
-    frame.iloc[::20].to_parquet(path)
+    frame.iloc[::10].to_parquet(path)
     return TensorTable.read(path)
 
 
