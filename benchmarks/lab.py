@@ -164,7 +164,7 @@ def _prefect(
     with (place / f"{log}.log").open("ab") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "prefect", *words], cwd=place, stdout=file, stderr=file,
-            env=surroundings(**settings, **own, PREFECT_SERVER_UI_API_URL=url),
+            env=surroundings(**settings, **own),
             start_new_session=True,
         )  # fmt: skip
 

@@ -158,6 +158,9 @@ def test_the_artifacts_are_the_ledger(
                 assert page.cut(BOX) == [], f"{key} at {size}"
                 page.picture(pictures(tmp_path) / f"{key}-{size[0]}-{colours}.png")
 
+    time.sleep(SETTLE_S)
+    assert page.asked(lab.url, "about:") == set(), "the pages ask nobody else"
+
 
 def test_the_run_form(lab: Lab, page: Browser, tmp_path: Path) -> None:
     """Fields of the campaign with their help; nonsense is refused before anything starts."""
@@ -254,7 +257,7 @@ def test_the_report_without_a_network(finished: Any, page: Browser, tmp_path: Pa
     assert len(rows) == len(finished[1].json["validated"])
     assert best["formula"] in parity
     assert page.errors == []
-    assert [u for u in page.requests if not u.startswith(("file:", "data:", "blob:"))] == []
+    assert page.asked("file:") == set()
     page.offline(False)
 
 
