@@ -6,12 +6,14 @@ For the tests of the dashboard and for ``benchmarks/dashboard.py``.
 from __future__ import annotations
 
 import contextlib
+import http
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from typing import Any, TypeVar
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 240.0
 POLL_S = 0.2
+ATTEMPTS = 10
 PROGRAM = "from flows.cli import main; main()"
 QUICK = (
     "--set", "model.encoder=7net-0", "--set", "model.members=2", "--set", "model.min_steps=10",
@@ -72,8 +75,16 @@ class Lab:
             f"{self.url}/api{path}", json.dumps(question).encode(),
             {"Content-Type": "application/json"},
         )  # fmt: skip
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+        for attempt in range(ATTEMPTS):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                # Its database is busy for a moment; Prefect's own clients ask again, too.
+                if error.code != http.HTTPStatus.SERVICE_UNAVAILABLE or attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(1.0)
+        raise AssertionError
 
     def runs(self, *states: str) -> list[dict[str, Any]]:
         """Flow runs, oldest first, of the given types of state."""

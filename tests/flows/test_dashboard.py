@@ -152,9 +152,7 @@ def test_the_artifacts_are_the_ledger(
             for dark in (False, True):
                 colours = "dark" if dark else "light"
                 page.look(size, dark)
-                assert page.run(
-                    f"document.documentElement.classList.contains('dark') === {str(dark).lower()}"
-                )
+                page.wait(f"document.documentElement.className === '{colours}'", PAGE_S)
                 assert page.cut(BOX) == [], f"{key} at {size}"
                 page.picture(pictures(tmp_path) / f"{key}-{size[0]}-{colours}.png")
 
