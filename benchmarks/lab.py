@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 ROOT = Path(__file__).parents[1]
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 POLL_S = 0.2
 ATTEMPTS = 10
 PROGRAM = "from flows.cli import main; main()"
