@@ -79,21 +79,23 @@ class Lab:
             try:
                 with urllib.request.urlopen(request, timeout=60) as answer:
                     return json.load(answer)
-            except urllib.error.HTTPError as error:
-                # Its database is busy for a moment; Prefect's own clients ask again, too.
-                if error.code != http.HTTPStatus.SERVICE_UNAVAILABLE or attempt == ATTEMPTS - 1:
+            except (urllib.error.HTTPError, TimeoutError) as error:
+                # A busy machine; Prefect's own clients ask again, too.
+                code = getattr(error, "code", http.HTTPStatus.SERVICE_UNAVAILABLE)
+                if code != http.HTTPStatus.SERVICE_UNAVAILABLE or attempt == ATTEMPTS - 1:
                     raise
                 time.sleep(1.0)
         raise AssertionError
 
     def runs(self, *states: str) -> list[dict[str, Any]]:
         """Flow runs, oldest first, of the given types of state."""
-        found = self.ask("/flow_runs/filter", sort="START_TIME_ASC")
-        return [run for run in found if not states or run["state_type"] in states]
+        which = {"state": {"type": {"any_": states}}} if states else {}
+        return list(self.ask("/flow_runs/filter", sort="START_TIME_ASC", flow_runs=which))
 
     def run(self, identity: str) -> dict[str, Any]:
         """A flow run as it stands."""
-        return next(run for run in self.runs() if run["id"] == identity)
+        (found,) = self.ask("/flow_runs/filter", flow_runs={"id": {"any_": [identity]}})
+        return dict(found)
 
     def deployment(self) -> dict[str, Any]:
         """The only deployment."""

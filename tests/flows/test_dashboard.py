@@ -121,6 +121,7 @@ def test_the_artifacts_are_the_ledger(
     """Figures on the pages are the ledger's; nothing is cut or lies upon anything else."""
     from results.view import CampaignView
 
+    lab.wait(lambda: lab.runs("COMPLETED"), "no run has ended")
     view = CampaignView.from_ledger(ledger_of(lab.place), "high-k")
     assert len(view.validated)
     first = view.calculations[view.calculations["round"] == 1].to_dict("records")
