@@ -173,12 +173,13 @@ def test_the_run_form(lab: Lab, page: Browser, tmp_path: Path) -> None:
     text = page.text()
     for words in ("Rounds of the loop", "Fixes all chance", "where campaigns are kept"):
         assert words in text
-    runs = len(lab.runs())
+    asked_for = [run["id"] for run in lab.runs() if not run["auto_scheduled"]]
     page.run(f"({ROUNDS}).focus(), document.execCommand('selectAll')")
     page.call("Input.insertText", text="0")
     page.run("[...document.querySelectorAll('button')].find(e => e.innerText === 'Submit').click()")
     page.wait(f"({ROUNDS}).value === '0' && ({ROUNDS}).validationMessage !== ''", PAGE_S)
-    assert page.run("location.pathname.endsWith('/run')") and len(lab.runs()) == runs
+    assert page.run("location.pathname.endsWith('/run')")
+    assert [run["id"] for run in lab.runs() if not run["auto_scheduled"]] == asked_for
     parameters = deployment["parameters"]
     for field, value in {"rounds": 0, "task": "nonsense", "colour": "blue"}.items():
         wrong = {**parameters, "campaign": {**parameters["campaign"], field: value}}
