@@ -40,6 +40,8 @@ SERVER = PRIVATE | {
         "prefect.server.concurrency.lease_storage.filesystem"
     ),
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
+    # A hundred runs to come of every deployment are much to write, and nobody looks at them.
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "10",
     "PREFECT_SERVER_UI_V2_ENABLED": "true",
     # Otherwise the pages ask port 4200, whatever the server listens on.
     "PREFECT_SERVER_UI_API_URL": "/api",
