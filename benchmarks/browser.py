@@ -30,7 +30,7 @@ class Browser:
     def __init__(self, socket: Any) -> None:
         self._socket = socket
         self._numbers = itertools.count(1)
-        self.requests: list[str] = []
+        self.requests: dict[str, str] = {}
         self.errors: list[str] = []
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
@@ -48,7 +48,10 @@ class Browser:
 
     def _note(self, message: dict[str, Any]) -> None:
         if message.get("method") == "Network.requestWillBeSent":
-            self.requests.append(message["params"]["request"]["url"])
+            self.requests[message["params"]["requestId"]] = message["params"]["request"]["url"]
+        elif message.get("method") == "Network.loadingFailed":
+            if message["params"].get("blockedReason"):  # before it left the browser
+                self.requests.pop(message["params"]["requestId"], None)
         elif message.get("method") == "Runtime.exceptionThrown":
             self.errors.append(json.dumps(message["params"]["exceptionDetails"])[:500])
 
@@ -95,6 +98,10 @@ class Browser:
     def text(self) -> str:
         """All text that the page shows."""
         return str(self.run("document.body ? document.body.innerText : ''"))
+
+    def asked(self, *own: str) -> set[str]:
+        """Addresses that pages asked for, but for those that begin with one of ``own``."""
+        return {u for u in self.requests.values() if not u.startswith((*own, "data:", "blob:"))}
 
     def picture(self, path: Path, whole: bool = False) -> None:
         """Write what the page looks like, the part below the window too if ``whole``."""

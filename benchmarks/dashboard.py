@@ -103,7 +103,7 @@ def report(place: Path) -> None:
                 began = time.monotonic()
                 page.open(f"file://{path}", "document.querySelectorAll('.main-svg').length > 6")
                 seconds.append(time.monotonic() - began)
-            outside = [u for u in page.requests if not u.startswith(("file:", "data:", "blob:"))]
+            outside = page.asked("file:", "about:")
             print(
                 f"{candidates:6,} candidates: {size / 1e6:.1f} MB ({packed / 1e6:.1f} MB packed), "
                 f"written in {written:.1f} s, opened with all figures drawn in "

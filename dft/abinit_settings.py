@@ -53,7 +53,7 @@ LEVELS: dict[Level, Accuracy] = {
 """Chosen from measured convergence; see the table in ``docs/dft.md``."""
 
 
-class AbinitSettings(BaseModel):
+class AbinitSettings(BaseModel, title="ABINIT"):
     """Density-functional perturbation theory with ABINIT."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

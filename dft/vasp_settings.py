@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Preset = Literal["dtnet", "goectp", "mp"]
 
 
-class VaspSettings(BaseModel):
+class VaspSettings(BaseModel, title="VASP"):
     """Density-functional perturbation theory with VASP, through atomate2 and custodian."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

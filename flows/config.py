@@ -40,7 +40,7 @@ LONGEST_VALUE = 60
 """Characters of a wrong value that a message repeats."""
 
 
-class ReplayEngineSettings(ReplaySettings):
+class ReplayEngineSettings(ReplaySettings, title="Replay"):
     """The engine that answers from a table of known results, here with the table."""
 
     answers: KnownSource = Field(

@@ -20,6 +20,9 @@ GPU = "gpu"
 CALCULATIONS = "calculations"
 """Limit of the calculations under way; a step takes as many slots as it may run in parallel."""
 
+LEASE_S = 60.0
+"""After which what a run held that was killed is free again: the least that the server takes."""
+
 ON_GPU = ("encode", "train", "predict")
 
 
@@ -43,7 +46,9 @@ def limit_of(step: str, run: CampaignRun) -> Iterator[None]:
             if limit:
                 # A campaign that wants more than there are would wait for ever.
                 slots = min(slots, limit)
-                taken = concurrency(name, occupy=slots, raise_on_lease_renewal_failure=False)
+                taken = concurrency(
+                    name, occupy=slots, lease_duration=LEASE_S, raise_on_lease_renewal_failure=False
+                )
                 stack.enter_context(taken)
         yield
 

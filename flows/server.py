@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from screening.errors import UserError
+from screening.io import atomic_write
 
 HOST = "127.0.0.1"
 ANSWER_TIMEOUT_S = 5.0
@@ -39,6 +40,11 @@ SERVER = PRIVATE | {
         "prefect.server.concurrency.lease_storage.filesystem"
     ),
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
+    # A hundred runs to come of every deployment are much to write, and nobody looks at them.
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "10",
+    "PREFECT_SERVER_UI_V2_ENABLED": "true",
+    # Otherwise the pages ask port 4200, whatever the server listens on.
+    "PREFECT_SERVER_UI_API_URL": "/api",
 }
 WORKER = PRIVATE | {
     "PREFECT_WORKER_QUERY_SECONDS": "3",
@@ -132,6 +138,18 @@ def wait_for_server(url: str, process: subprocess.Popen[bytes], log: Path) -> No
     raise UserError(
         f"The Prefect server did not answer within {START_TIMEOUT_S:.0f} s; see its log {log}."
     )
+
+
+def keep_to_itself(pages: Path) -> None:
+    """Let the UI's pages ask their own server and nobody else.
+
+    They go to a service of usage statistics for its settings even where statistics are off.
+    """
+    rule = '<meta http-equiv="Content-Security-Policy" content="connect-src \'self\'">'
+    for page in pages.glob("*/index.html"):
+        text = page.read_text(encoding="utf-8")
+        if rule not in text:
+            atomic_write(page, text.replace("<head>", f"<head>{rule}", 1))
 
 
 def last_words(log: Path) -> str:

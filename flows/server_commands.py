@@ -97,7 +97,7 @@ def deploy(
         notify_by(notify, made.name)
     when = f"Runs at '{cron}' ({made.timezone})" if cron else "Runs when it is asked to"
     typer.echo(f"Deployment '{made.name}' is ready. {when}.")
-    typer.echo(f"Look:   {url.removesuffix('/api')}/deployments/deployment/{made.id}")
+    typer.echo(f"Look:   {url.removesuffix('/api')}/v2/deployments/deployment/{made.id}")
     typer.echo(f"Worker: prefect worker start --pool {made.pool}")
     typer.echo(f"Now:    prefect deployment run '{made.name}'")
 
@@ -137,8 +137,10 @@ def up(
     directory = directory.absolute()
     home = directory / ".prefect"
     url = f"http://{server.HOST}:{port}/api"
+    ui = f"{url.removesuffix('/api')}/v2"
     common = {
-        "PREFECT_HOME": str(home), "PREFECT_API_URL": url, "PREFECT_SERVER_UI_API_URL": url,
+        "PREFECT_HOME": str(home), "PREFECT_API_URL": url,
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "pages"),
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
         typer.echo(f"Starting the server (log: {home / 'server.log'}) …")
@@ -147,7 +149,8 @@ def up(
             server.running(start_server, server.SERVER | common, home / "server.log")
         )
         server.wait_for_server(url, serving, home / "server.log")
-        typer.echo(f"UI: {url.removesuffix('/api')} (after {time.monotonic() - began:.0f} s)")
+        server.keep_to_itself(home / "pages")
+        typer.echo(f"UI: {ui} (after {time.monotonic() - began:.0f} s)")
         reports = stack.enter_context(serve_reports(directory, port + 1))
         stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
         made = make(
@@ -162,10 +165,11 @@ def up(
         working = stack.enter_context(
             server.running(start_worker, server.WORKER | common, home / "worker.log")
         )
-        typer.echo(f"Deployment: {url.removesuffix('/api')}/deployments/deployment/{made.id}")
+        typer.echo(f"Deployment: {ui}/deployments/deployment/{made.id}")
         if start:
             run = start_run(made)
-            typer.echo(f"First run:  {url.removesuffix('/api')}/runs/flow-run/{run}")
+            typer.echo(f"First run:  {ui}/runs/flow-run/{run}")
+        typer.echo(f"Artifacts:  {ui}/artifacts")
         typer.echo(f"Reports:    {reports}")
         typer.echo("Ctrl-C stops all of it.")
         try:

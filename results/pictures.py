@@ -56,11 +56,9 @@ def landscape(view: CampaignView) -> bytes | None:
         shown.append(True)
     if not any(shown):
         return None
-    axes.set_yscale("log")
+    axes.set(yscale="log", xscale="linear" if by_gap else "log")
     axes.set_xlabel("band gap $E_g$ (eV)" if by_gap else "static permittivity ε̄")
     axes.set_ylabel("static permittivity ε̄" if by_gap else _label(view))
-    if not by_gap:
-        axes.set_xscale("log")
     return _png(figure, axes)
 
 
@@ -187,6 +185,12 @@ def _label(view: CampaignView) -> str:
 
 
 def _png(figure: Figure, axes: Axes) -> bytes:
+    from matplotlib.ticker import LogFormatter
+
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":  # 30, not 3 × 10¹
+            axis.set_major_formatter(LogFormatter())
+            axis.set_minor_formatter(LogFormatter(minor_thresholds=(2.5, 0.6)))
     if axes.get_legend_handles_labels()[0]:
         axes.legend(
             loc="lower left", bbox_to_anchor=(0, 1.01), ncols=3, fontsize=8, frameon=False,

@@ -14,13 +14,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class BuiltinSource(Settings):
+class BuiltinSource(Settings, title="Built-in"):
     """The ABINIT results that come with the software: part known at the start, part hidden."""
 
     kind: Literal["builtin"] = "builtin"
 
 
-class TableSource(Settings):
+class TableSource(Settings, title="Table"):
     """A parquet, CSV or JSON-lines table with structures (see ``docs/tables.md``)."""
 
     kind: Literal["table"] = "table"
@@ -30,7 +30,7 @@ class TableSource(Settings):
     )
 
 
-class FolderSource(Settings):
+class FolderSource(Settings, title="Folder"):
     """A folder of CIF or POSCAR files and a CSV of their band gaps."""
 
     kind: Literal["folder"] = "folder"
@@ -77,7 +77,7 @@ class _MaterialsProject(_ElementSets):
     endpoint: str = Field("https://api.materialsproject.org/", description="Base URL of the API.")
 
 
-class MaterialsProjectSource(_MaterialsProject):
+class MaterialsProjectSource(_MaterialsProject, title="Materials Project"):
     """Stable non-metals of the Materials Project; windows include their ends."""
 
     max_energy_above_hull: Annotated[float, Field(ge=0)] = Field(
@@ -99,11 +99,11 @@ class MaterialsProjectSource(_MaterialsProject):
         return self
 
 
-class MaterialsProjectLabels(_MaterialsProject):
+class MaterialsProjectLabels(_MaterialsProject, title="Materials Project"):
     """Dielectric tensors of the Materials Project, turned into the frames of the structures."""
 
 
-class OptimadeSource(Settings):
+class OptimadeSource(Settings, title="OPTIMADE"):
     """Any database that speaks OPTIMADE."""
 
     kind: Literal["optimade"] = "optimade"
@@ -127,7 +127,7 @@ class OptimadeSource(Settings):
     )
 
 
-class AseSource(Settings):
+class AseSource(Settings, title="ASE database"):
     """An ASE database (.db, .json) or extended XYZ (.xyz, .extxyz)."""
 
     kind: Literal["ase"] = "ase"

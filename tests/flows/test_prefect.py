@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 SCREEN = str(Path(sys.executable).with_name("screen"))
+ROOT = Path(__file__).parents[2]
 STEPS = ("train", "predict", "select", "calculate", "gate", "record")
 
 
@@ -85,6 +86,47 @@ def test_a_mistake_is_a_failed_run_and_one_sentence(
     assert "No candidate is left" in run.state.message
     for text in (done.out, done.err, captured.out, captured.err, logs):
         assert "Traceback" not in text
+
+
+def test_deployments(server: str, tmp_path: Path, screen: Any) -> None:
+    """One from the command line, made anew by the same command; mistakes are one sentence."""
+    from prefect.client.orchestration import get_client
+
+    for rounds in (2, 5):
+        done = screen(tmp_path, f'deploy --rounds {rounds} --cron "0 2 * * *" --timezone UTC')
+        assert done.status == 0 and "Runs at '0 2 * * *' (UTC)" in done.out, done.err
+    with get_client(sync_client=True) as client:
+        (made,) = client.read_deployments()
+        assert made.parameters["campaign"]["rounds"] == 5 and made.enforce_parameter_schema
+        assert [s.schedule.cron for s in made.schedules] == ["0 2 * * *"]
+        assert made.work_pool_name == "dielectric-screening"
+        assert made.global_concurrency_limit.limit == 1
+    for words, message in {
+        "--pool nope": "There is no work pool 'nope' on the server; it has: dielectric-screening",
+        "--cron nonsense": "'nonsense' is no cron schedule",
+        "--notify slack-webhook/lab": "'slack-webhook/lab' is neither an http(s) address nor",
+    }.items():
+        done = screen(tmp_path, f"deploy {words}")
+        assert done.status == 2 and message in done.message, done.err
+        assert len(done.err.strip().splitlines()) == 1
+
+
+def test_the_written_deployment_is_that_of_the_command() -> None:
+    """prefect.yaml, for those who deploy with Prefect's own command."""
+    import importlib
+
+    import yaml
+
+    from flows.config import Campaign
+    from flows.deployment import POOL
+    from flows.scheduled import scheduled
+
+    (entry,) = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    module, _, name = entry["entrypoint"].rpartition(".")
+    assert getattr(importlib.import_module(module), name) is scheduled
+    assert Campaign.model_validate(entry["parameters"]["campaign"]).task == "high-k"
+    assert entry["work_pool"]["name"] == POOL
+    assert entry["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
 
 
 def test_artifacts_belong_to_runs(server: str) -> None:
