@@ -237,8 +237,7 @@ class _Puller:
         for sweep in range(SWEEPS):
             total = self._sweep(sweep)
             names = self.copy.page_names()
-            ids = self.copy.ids(names)
-            have = len({i for i in ids if i}) + sum(not i for i in ids)
+            have = self.copy.different(names)
             if have >= total:
                 return names, total
         raise UserError(

@@ -172,17 +172,31 @@ class Copy:
         return sorted(path.name for path in self.directory.glob("page-*.parquet"))
 
     def rows(self, names: Sequence[str]) -> Iterator[Row]:
-        """Rows of the named pages.
+        """Rows of the named pages; one without an id, which may lie on two pages, once.
 
         Raises
         ------
         UserError
             A page cannot be read.
         """
+        nameless: set[str] = set()
         for name in names:
-            yield from (Row(**row) for row in self._table(name).to_pylist())
+            for row in (Row(**row) for row in self._table(name).to_pylist()):
+                if not row.material_id:
+                    if row.summary in nameless:
+                        continue
+                    nameless.add(row.summary)
+                yield row
 
-    def ids(self, names: Sequence[str], having: str = "material_id") -> list[str]:
+    def different(self, names: Sequence[str]) -> int:
+        """Different documents in the named pages; without an id their content tells them apart."""
+        seen: set[str] = set()
+        for name in names:
+            rows = self._table(name, ["material_id", "summary"]).to_pylist()
+            seen |= {row["material_id"] or row["summary"] for row in rows}
+        return len(seen)
+
+    def ids(self, names: Sequence[str], having: str) -> list[str]:
         """Ids of the named pages' rows that have something in the column ``having``."""
         ids = []
         for name in names:

@@ -91,6 +91,21 @@ def test_no_fault_loses_or_doubles_anything(
     assert not len(pulled.refused)
 
 
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_document_without_an_id_counts_once_and_hides_no_other(
+    fault: str, server: Any, context: PullContext, question: Callable[[str], Question],
+    documents: tuple[list[Any], list[Any]],
+) -> None:  # fmt: skip
+    documents[0][3].pop("material_id")
+    rest = sorted(d["material_id"] for d in documents[0] if "material_id" in d)
+    server.fault = lambda n, _request: fault if n % 3 == 2 else ""
+    pull(question("candidates"), context, session=PoliteSession(first_wait=0.0))
+    pulled = pull_candidates(MaterialsProjectSource(endpoint=server.url), context)
+    assert [m.material_id for m in pulled.items] == rest
+    assert pulled.refused.counts() == {"malformed document: no id": 1}
+    assert pulled.offered == len(rest) + 1
+
+
 @settings(max_examples=20)
 @given(plan=st.lists(st.sampled_from(("", *FAULTS)), max_size=20))
 def test_no_series_of_faults_does(
