@@ -19,8 +19,8 @@ from screening.errors import UserError
 from screening.io import atomic_write
 
 HOST = "127.0.0.1"
-ANSWER_TIMEOUT_S = 5.0
-START_TIMEOUT_S = 240.0
+ANSWER_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 15.0
 POLL_S = 0.25
 LAST_LINES = 5
