@@ -27,24 +27,32 @@ ENOUGH = 50
 NORMAL = (0.674, 0.994, 1.645, 1.960)
 """Half widths of the intervals of a Gaussian."""
 LARGEST_SCALE = 20.0
+LARGEST_ERROR = 0.99
+"""Quantile of the held-out errors that bounds σ."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """ln σ = constant + slope · ln(spread) + physics · (there is a physical estimate)."""
+    """ln σ = constant + slope · ln(spread) + physics · (there is a physical estimate), σ ≤ largest.
+
+    Without the bound the relation would promise errors far beyond any that was made: the spread of
+    L is wide for nearly vanishing ionic parts, as of molecular crystals, where it means little.
+    """
 
     constant: float = 0.0
     slope: float = 1.0
     physics: float = 0.0
+    largest: float = 10.0
 
     def sigma(self, spread: Array, physics: Array) -> Array:
         """Expected error for the spread s of the members, both of the mean eigenvalue of L."""
         logs = np.log(np.maximum(spread, SMALLEST_SPREAD))
-        return np.asarray(np.exp(self.constant + self.slope * logs + self.physics * physics))
+        expected = np.exp(self.constant + self.slope * logs + self.physics * physics)
+        return np.asarray(np.minimum(expected, self.largest))
 
     @classmethod
     def fitted(cls, errors: Array, spread: Array, physics: Array) -> Scale:
-        """Most likely scale for Laplace-distributed errors."""
+        """Most likely scale for Laplace-distributed errors, bounded by the largest of them."""
         from scipy.optimize import minimize
 
         def cost(parameters: Array) -> float:
@@ -53,7 +61,8 @@ class Scale:
             return float((np.log(sigma) + np.abs(errors) * np.sqrt(2) / sigma).sum() + prior)
 
         found = minimize(cost, np.array([0.5, 0.7, 0.0]), method="Nelder-Mead")
-        return cls(*(float(x) for x in found.x))
+        largest = np.quantile(np.abs(errors), LARGEST_ERROR)
+        return cls(*(float(x) for x in (*found.x, largest)))
 
 
 @dataclass(frozen=True)
