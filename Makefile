@@ -9,7 +9,7 @@ run: install ## first look: three rounds on the data that come with the software
 	$(BIN)/screen run --task high-k --rounds 3
 
 test: lint ## checks and all tests
-	$(BIN)/pytest
+	@tools/tests.sh $(BIN)/pytest
 
 lint: install ## style, format and types
 	$(BIN)/ruff check
