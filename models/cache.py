@@ -127,9 +127,10 @@ class FeatureCache:
         for i, rows in zip(missing, features, strict=True):
             crystal = Crystal.of(structures[i])
             # Symmetrised rows are no longer than the longest of those that they are a mean of.
-            entry = crystal, crystal.reduced(rows, layout).astype(np.float16)
-            self.reduced_store.write(paths[i], _packed(*entry))
-            found[i] = entry
+            data = _packed(crystal, crystal.reduced(rows, layout).astype(np.float16))
+            self.reduced_store.write(paths[i], data)
+            # As it will be read: arrays that lie otherwise in memory round otherwise.
+            found[i] = _unpacked(data)
         return [entry for entry in found if entry is not None]
 
     def _read_reduced(self, path: Path) -> Reduced | None:
@@ -236,7 +237,8 @@ def _packed(crystal: Crystal, features: Features) -> bytes:
 def _unpacked(data: bytes) -> Reduced:
     from safetensors.numpy import load
 
-    arrays = load(data)
+    # Copies begin where numpy likes it: the last digit of sums depends on that too.
+    arrays = {name: array.copy() for name, array in load(data).items()}
     features = arrays.pop("features")
     cell = arrays.pop("lattice"), arrays.pop("positions"), arrays.pop("species")
     return Crystal(cell=cell, **arrays), features
