@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.server_commands import CAMPAIGNS, Directory, LedgerUrl
+from flows.options import CAMPAIGNS, Directory, LedgerUrl
 from screening.errors import UserError
 
 

@@ -20,6 +20,7 @@ import typer
 from flows.archive_commands import register as register_archive_commands
 from flows.dft_commands import app as dft_app
 from flows.model_commands import register as register_model_commands
+from flows.options import CAMPAIGNS, AsJson, Directory, LedgerUrl
 from flows.server_commands import register as register_server_commands
 from flows.source_commands import register as register_source_commands
 from screening.errors import UserError
@@ -47,21 +48,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Directory = Annotated[
-    Path, typer.Option(envvar="SCREEN_DIRECTORY", help="Where campaigns are kept.")
-]
-LedgerUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--ledger",
-        envvar="SCREEN_LEDGER",
-        help="SQLite file or postgresql:// URL. Default: ledger.sqlite in the directory.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 Name = Annotated[str, typer.Argument(help="Name of the campaign; `screen status` lists them.")]
-
-CAMPAIGNS = Path("campaigns")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from flows.options import CAMPAIGNS, AsJson
 from flows.source_commands import assignments
 from screening.errors import UserError
 
@@ -33,10 +34,8 @@ Setting = Annotated[
 Directory = Annotated[
     Path, typer.Option(envvar="SCREEN_CALCULATIONS", help="Where calculations are kept.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
 CALCULATIONS = Path("calculations")
-CAMPAIGNS = Path("campaigns")
 POLL_S = 0.5
 
 app = typer.Typer(

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from flows.options import AsJson
 from screening.errors import UserError
 
 if TYPE_CHECKING:
     from models.ensemble import Ensemble, Prediction
     from screening.material import Material
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 Model = Annotated[
     Path | None,
     typer.Option(help="Directory of a trained ensemble. Default: the one that comes along."),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.options import CAMPAIGNS, Directory, LedgerUrl
 from screening.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,17 +36,6 @@ Cron = Annotated[
 Timezone = Annotated[
     str | None, typer.Option(help="Time zone of --cron, e.g. UTC. Default: this machine's.")
 ]
-Directory = Annotated[
-    Path, typer.Option(envvar="SCREEN_DIRECTORY", help="Where campaigns are kept.")
-]
-LedgerUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--ledger",
-        envvar="SCREEN_LEDGER",
-        help="SQLite file or postgresql:// URL. Default: ledger.sqlite in the directory.",
-    ),
-]
 Notify = Annotated[
     str | None,
     typer.Option(
@@ -54,8 +44,6 @@ Notify = Annotated[
         "round ends, the budget is nearly spent or a new best material is found.",
     ),
 ]
-
-CAMPAIGNS = Path("campaigns")
 
 
 def register(app: typer.Typer) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.options import AsJson
 from screening.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ Offline = Annotated[bool, typer.Option("--offline", help="Use the local copy, wh
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Write a table (.parquet or .jsonl) as well.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -177,7 +177,7 @@ def encode(run: CampaignRun, pool: Pool) -> None:
     for start in range(0, len(materials), ENCODED_TOGETHER):
         run.reporter.progress("encoding", start, len(materials))
         chunk = materials[start : start + ENCODED_TOGETHER]
-        run.cache.features([material.structure for material in chunk])
+        run.cache.reduced([material.structure for material in chunk])
 
 
 @Step

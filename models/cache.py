@@ -24,7 +24,7 @@ from screening.symmetry import Cell, cell_of, primitive_cell
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from models.encoder import Encoder, FeatureLayout
+    from models.encoder import Encoder
     from models.potential import Potential
     from models.settings import EncoderName
 
@@ -102,7 +102,6 @@ class FeatureCache:
     def reduced(
         self,
         structures: Sequence[Structure],
-        layout: FeatureLayout,
         progress: Progress | None = None,
     ) -> list[Reduced]:
         """Each structure's crystal with the features of its symmetry-inequivalent atoms.
@@ -127,7 +126,7 @@ class FeatureCache:
         for i, rows in zip(missing, features, strict=True):
             crystal = Crystal.of(structures[i])
             # Symmetrised rows are no longer than the longest of those that they are a mean of.
-            data = _packed(crystal, crystal.reduced(rows, layout).astype(np.float16))
+            data = _packed(crystal, crystal.reduced(rows, self.encoder.layout).astype(np.float16))
             self.reduced_store.write(paths[i], data)
             # As it will be read: arrays that lie otherwise in memory round otherwise.
             found[i] = _unpacked(data)

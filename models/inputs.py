@@ -72,7 +72,7 @@ class Examples:
         band_gaps
             In eV (PBE); None where unknown.
         """
-        known = cache.reduced(structures, layout, progress)
+        known = cache.reduced(structures, progress)
         crystals, features = [c for c, _ in known], [f for _, f in known]
         context = np.zeros((len(crystals), N_CONTEXT), dtype=np.float32)
         context[:, 0] = functionals

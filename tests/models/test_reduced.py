@@ -21,10 +21,10 @@ def test_what_is_read_back_is_what_was_made(
     structures = [prototypes[name] for name in ("NaCl", "Te", "wurtzite", "rutile")]
     structures.append(prototypes["rutile"] * (1, 1, 2))
     layout = fresh_cache.encoder.layout
-    made = fresh_cache.reduced(structures, layout)
+    made = fresh_cache.reduced(structures)
     assert len(files(fresh_cache)) == 5 and len(encoded) == 4
     second = FeatureCache("7net-0", fresh_cache.root)
-    read = second.reduced(structures[::-1], layout)[::-1]
+    read = second.reduced(structures[::-1])[::-1]
     assert second._encoder is None
     for structure, (crystal, features), (again, same) in zip(structures, made, read, strict=True):
         fresh = Crystal.of(structure)
@@ -45,13 +45,12 @@ def test_what_is_read_back_is_what_was_made(
 def test_a_damaged_record_is_made_again(
     fresh_cache: FeatureCache, prototypes: dict[str, Any]
 ) -> None:
-    layout = fresh_cache.encoder.layout
-    fresh_cache.reduced([prototypes["Te"]], layout)
+    fresh_cache.reduced([prototypes["Te"]])
     (path,) = files(fresh_cache)
     content = path.read_bytes()
     for damaged in (content[:-1], b"", bytes([*content[:-1], content[-1] ^ 1])):
         path.write_bytes(damaged)
-        fresh_cache.reduced([prototypes["Te"]], layout)
+        fresh_cache.reduced([prototypes["Te"]])
         assert path.read_bytes() == content
 
 
@@ -59,8 +58,7 @@ def test_progress_counts_what_was_there(
     fresh_cache: FeatureCache, prototypes: dict[str, Any]
 ) -> None:
     structures = [prototypes[name] for name in ("NaCl", "Te", "rutile")]
-    layout = fresh_cache.encoder.layout
-    fresh_cache.reduced(structures[:2], layout)
+    fresh_cache.reduced(structures[:2])
     told: list[tuple[int, int]] = []
-    fresh_cache.reduced(structures, layout, lambda done, total: told.append((done, total)))
+    fresh_cache.reduced(structures, lambda done, total: told.append((done, total)))
     assert told[0] == (2, 3) and told[-1] == (3, 3)

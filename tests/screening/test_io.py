@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -77,21 +78,26 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     assert everything(tmp_path) == ["result"]
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files_only() -> Iterator[None]:
-    """Writing more than 1000 bytes to a file fails."""
+    """Writing more than 1000 bytes to a file fails.
+
+    Not a fixture: one is undone only after the test's result was written, which may be to a file.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_file_that_does_not_fit_is_told(tmp_path: Path, small_files_only: None) -> None:
+def test_a_file_that_does_not_fit_is_told(tmp_path: Path) -> None:
     path = tmp_path / "result"
     atomic_write(path, "old")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as caught, small_files_only():
         atomic_write(path, b"x" * 5000)
     assert f"Cannot write {path}" in str(caught.value)
     assert os.strerror(errno.EFBIG) in str(caught.value)
