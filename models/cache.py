@@ -37,26 +37,32 @@ DIGEST_BYTES = 16
 FORMAT = 1
 LARGEST = float(np.finfo(np.float16).max)
 """What half precision holds."""
+SAME_CRYSTAL = 5
+"""Decimals of lattice (Å) and positions to which two cells have the same features."""
 ENCODE_CHUNK = 64
 """Crystals encoded between two writes to disk: what a crash can cost."""
 
 
 class _Store:
-    """Files addressed by the primitive cell they belong to."""
+    """Files addressed by the cell they belong to.
 
-    def __init__(self, directory: Path) -> None:
+    Parameters
+    ----------
+    decimals
+        To which the cell's numbers tell crystals apart; None: to the last bit.
+    """
+
+    def __init__(self, directory: Path, decimals: int | None = SAME_CRYSTAL) -> None:
         self.directory = directory
+        self.decimals = decimals
 
     def path(self, cell: Cell) -> Path:
         """Where the numbers of a crystal lie; the name ends with its number of atoms."""
         lattice, positions, species = cell
-        key = stable_hash(
-            [
-                (np.round(lattice, 5) + 0.0).tolist(),
-                (np.round(np.mod(positions, 1.0), 5) % 1.0).tolist(),
-                species.tolist(),
-            ]
-        )
+        if self.decimals is not None:
+            lattice = np.round(lattice, self.decimals) + 0.0
+            positions = np.round(np.mod(positions, 1.0), self.decimals) % 1.0
+        key = stable_hash([lattice.tolist(), positions.tolist(), species.tolist()])
         return self.directory / key[:2] / f"{key}-{len(species)}"
 
     def read(self, path: Path) -> bytes | None:
@@ -87,7 +93,9 @@ class FeatureCache:
         self.device = device
         self.root = directory if directory is not None else cache_directory()
         self.store = _Store(self.root / "features" / f"{encoder}-v{FORMAT}")
-        self.reduced_store = _Store(self.root / "crystals" / f"{encoder}-v{FORMAT}")
+        # Rotations and volume are the structure's own: what is predicted for it must not depend on
+        # which twin, equal but for the last digits, was seen first.
+        self.reduced_store = _Store(self.root / "crystals" / f"{encoder}-v{FORMAT}", None)
         self._encoder: Encoder | None = None
 
     @property

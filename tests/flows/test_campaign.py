@@ -166,9 +166,7 @@ def test_the_same_seed_picks_the_same(
     old, new = ledger_of(finished[0]), ledger_of(tmp_path)
     columns = ["round", "rank", "material_id", "acquisition", "merit_std", "electronic"]
     expected = old.calculations("high-k").query("round < 3")[columns]
-    # Exactly the same picks; numbers to the last digits of single precision, in which the networks
-    # compute and which a process that has computed other things before may round otherwise.
-    pd.testing.assert_frame_equal(new.calculations("seed-0")[columns], expected, rtol=1e-6)
+    pd.testing.assert_frame_equal(new.calculations("seed-0")[columns], expected, check_exact=True)
     first = [book.rounds(name)[0] for book, name in ((old, "high-k"), (new, "seed-1"))]
     assert first[0].training_hash != first[1].training_hash
     tables = [old.predictions(first[0].id), new.predictions(first[1].id)]

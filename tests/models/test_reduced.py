@@ -62,3 +62,18 @@ def test_progress_counts_what_was_there(
     told: list[tuple[int, int]] = []
     fresh_cache.reduced(structures, lambda done, total: told.append((done, total)))
     assert told[0] == (2, 3) and told[-1] == (3, 3)
+
+
+def test_a_twin_equal_but_for_the_last_digits_has_its_own_geometry(
+    fresh_cache: FeatureCache, prototypes: dict[str, Any], encoded: list[int]
+) -> None:
+    """One encoding serves both; what is predicted for one does not depend on who came first."""
+    first = prototypes["rutile"]
+    twin = first.copy()
+    twin.lattice = type(first.lattice)(first.lattice.matrix * (1 + 1e-12))
+    fresh_cache.reduced([first])
+    ((crystal, features),) = fresh_cache.reduced([twin])
+    assert len(encoded) == 1 and len(files(fresh_cache)) == 2
+    np.testing.assert_array_equal(crystal.cell[0], Crystal.of(twin).cell[0])
+    assert not np.array_equal(crystal.cell[0], Crystal.of(first).cell[0])
+    np.testing.assert_array_equal(features, fresh_cache.reduced([first])[0][1])
