@@ -136,7 +136,7 @@ class FeatureCache:
             # Symmetrised rows are no longer than the longest of those that they are a mean of.
             data = _packed(crystal, crystal.reduced(rows, self.encoder.layout).astype(np.float16))
             self.reduced_store.write(paths[i], data)
-            # As it will be read: arrays that lie otherwise in memory round otherwise.
+            # In the memory order in which it will be read: sums round alike.
             found[i] = _unpacked(data)
         return [entry for entry in found if entry is not None]
 
@@ -244,8 +244,7 @@ def _packed(crystal: Crystal, features: Features) -> bytes:
 def _unpacked(data: bytes) -> Reduced:
     from safetensors.numpy import load
 
-    # Copies begin where numpy likes it: the last digit of sums depends on that too.
-    arrays = {name: array.copy() for name, array in load(data).items()}
+    arrays = load(data)
     features = arrays.pop("features")
     cell = arrays.pop("lattice"), arrays.pop("positions"), arrays.pop("species")
     return Crystal(cell=cell, **arrays), features
