@@ -59,10 +59,11 @@ class _Store:
     def path(self, cell: Cell) -> Path:
         """Where the numbers of a crystal lie; the name ends with its number of atoms."""
         lattice, positions, species = cell
+        numbers = [lattice, positions]
         if self.decimals is not None:
-            lattice = np.round(lattice, self.decimals) + 0.0
-            positions = np.round(np.mod(positions, 1.0), self.decimals) % 1.0
-        key = stable_hash([lattice.tolist(), positions.tolist(), species.tolist()])
+            wrapped = np.round(np.mod(positions, 1.0), self.decimals) % 1.0
+            numbers = [np.asarray(np.round(lattice, self.decimals) + 0.0), np.asarray(wrapped)]
+        key = stable_hash([*(n.tolist() for n in numbers), species.tolist()])
         return self.directory / key[:2] / f"{key}-{len(species)}"
 
     def read(self, path: Path) -> bytes | None:
