@@ -8,7 +8,8 @@
 ``run.log``            what the engine printed
 ``result.json``        the answer, a :class:`~dft.engine.CalculationOutput`; written in one step
 ``result.json.broken`` an answer that could not be read, moved aside
-``cancelled``          present while nobody is to start it
+``cancelled``          present while nobody is to start it; may say why
+``job.json``           the cluster's job it belongs to (see :mod:`dft.allocations`)
 ``.lock``              locked by the kernel while the calculation runs
 =====================  =========================================================================
 """
@@ -194,6 +195,29 @@ class Calculation:
     def is_ready(self) -> bool:
         """Whether it is prepared and not cancelled."""
         return self.flow_path.exists() and not self.cancelled_path.exists()
+
+    def require_flow(self) -> None:
+        """Make sure that it is prepared.
+
+        Raises
+        ------
+        UserError
+            It is not.
+        """
+        if not self.flow_path.exists():
+            raise UserError(
+                f"Calculation {self.key} has no flow.json in {self.directory}; "
+                "prepare it before it is submitted."
+            )
+
+    def allow(self) -> None:
+        """Undo a cancellation; the attempts that it ended do not count."""
+        if not self.cancelled_path.exists():
+            return
+        with try_lock(self.lock_path) as held:
+            if held:
+                self.handle_path.unlink(missing_ok=True)
+        self.cancelled_path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove what a killed writer left; only for who holds the calculation's lock."""

@@ -93,6 +93,24 @@ def check_local(root: Path) -> list[Finding]:
     return [Finding("local", "processes", works, detail, "choose another --directory")]
 
 
+def check_slurm() -> list[Finding]:
+    """Whether jobs can be submitted to Slurm from here."""
+    from dft.slurm_queue import state_of_slurm
+
+    program, answer, accounting = state_of_slurm()
+    remedy = "run this on the cluster's login node, or name that as launcher.ssh (docs/cluster.md)"
+    found = [Finding("slurm", "programs", program is not None, program or "not found", remedy)]
+    if program is None:
+        return found
+    remedy = "ask those who run the cluster, or wait: Slurm's controller does not answer"
+    partitions = ", ".join(answer or ())
+    detail = f"partitions {partitions}" if answer else "no answer, or no partition to use"
+    found.append(Finding("slurm", "queue", bool(answer), detail, remedy))
+    detail = "kept (sacct)" if accounting else "none: jobs that left the queue are known by files"
+    found.append(Finding("slurm", "accounting", True, detail))
+    return found
+
+
 def _existing(path: Path) -> Path:
     path = path.absolute()
     while not path.is_dir():

@@ -27,7 +27,7 @@ from typing import NoReturn
 
 from dft.calculation import Calculation, Handle
 from dft.engine import CalculationOutput
-from dft.processes import kill_session
+from dft.processes import die_with, kill_session
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """Troubles of the disk, not of the calculation: they must never be recorded as its result."""
@@ -43,6 +43,7 @@ class Attempt:
     worker_pid: int
     number: int
     timeout_s: float | None
+    mortal: bool = False
 
 
 class _TimeLimit(BaseException):
@@ -67,6 +68,8 @@ def execute(calculation: Calculation, attempt: Attempt) -> None:
         A file could not be written. There is no result then.
     """
     os.setsid()
+    if attempt.mortal:
+        die_with(attempt.worker_pid)
     _redirect(calculation.log_path)
     os.chdir(calculation.directory)
     calculation.sweep()

@@ -9,6 +9,10 @@ from typing import Protocol
 from dft.calculation import State
 from dft.engine import CalculationOutput
 from dft.settings import LocalLauncherSettings
+from dft.slurm_settings import SlurmLauncherSettings
+
+LauncherSettings = LocalLauncherSettings | SlurmLauncherSettings
+"""Settings of all launchers."""
 
 
 class Launcher(Protocol):
@@ -17,7 +21,14 @@ class Launcher(Protocol):
     What is known about a calculation is in its directory, not in the launcher: launchers may come
     and go, and several may work on one root at the same time, without a calculation being lost or
     started twice.
+
+    Attributes
+    ----------
+    place
+        Which machine the directories are on, for the ledger: what one place has, others leave.
     """
+
+    place: str
 
     def submit(self, keys: Sequence[str]) -> dict[str, str]:
         """Have the calculations run, in this order; those done or under way are left alone.
@@ -64,7 +75,7 @@ class Launcher(Protocol):
         ...
 
 
-def make_launcher(settings: LocalLauncherSettings, root: Path) -> Launcher:
+def make_launcher(settings: LauncherSettings, root: Path) -> Launcher:
     """The launcher that ``settings`` ask for, over the calculations below ``root``.
 
     Raises
@@ -72,6 +83,10 @@ def make_launcher(settings: LocalLauncherSettings, root: Path) -> Launcher:
     UserError
         ``root`` cannot be written.
     """
+    if isinstance(settings, SlurmLauncherSettings):
+        from dft.slurm import SlurmLauncher
+
+        return SlurmLauncher(root, settings)
     from dft.local import LocalLauncher
 
     return LocalLauncher(root, settings)

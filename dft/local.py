@@ -47,6 +47,7 @@ class LocalLauncher:
     def __init__(self, root: Path, settings: LocalLauncherSettings) -> None:
         self.root = Path(root).resolve()
         self.settings = settings
+        self.place = f"local:{socket.gethostname()}"
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
         self._done: set[str] = set()
         slots = self.root / SLOTS
@@ -61,16 +62,11 @@ class LocalLauncher:
     def submit(self, keys: Sequence[str]) -> dict[str, str]:
         """See :meth:`dft.launcher.Launcher.submit`."""
         for calculation in map(self._calculation, keys):
-            if calculation.result() is not None:
-                continue
-            if not calculation.flow_path.exists():
-                raise UserError(
-                    f"Calculation {calculation.key} has no flow.json in {calculation.directory}; "
-                    "prepare it before it is submitted."
-                )
-            _allow(calculation)
+            if calculation.result() is None:
+                calculation.require_flow()
+                calculation.allow()
         self.poll(keys)
-        return dict.fromkeys(keys, f"local:{socket.gethostname()}")
+        return dict.fromkeys(keys, self.place)
 
     def poll(self, keys: Sequence[str]) -> dict[str, State]:
         """See :meth:`dft.launcher.Launcher.poll`."""
@@ -101,14 +97,7 @@ class LocalLauncher:
 
     def fetch(self, key: str) -> CalculationOutput:
         """See :meth:`dft.launcher.Launcher.fetch`."""
-        calculation = self._calculation(key)
-        output = calculation.result()
-        if output is None:
-            raise UserError(
-                f"Calculation {key} has no result (it is {calculation.state()}); "
-                f"see {calculation.directory}, and submit it if nothing runs."
-            )
-        return output
+        return fetched(self._calculation(key))
 
     def close(self) -> None:
         """See :meth:`dft.launcher.Launcher.close`."""
@@ -149,7 +138,7 @@ class LocalLauncher:
                     stdout=output,
                     stderr=output,
                     cwd=self.root,
-                    env={**os.environ, "PYTHONPATH": _import_path()},
+                    env={**os.environ, "PYTHONPATH": import_path()},
                     start_new_session=True,
                 )
         except OSError as error:
@@ -183,14 +172,21 @@ class LocalLauncher:
         return self.root / SLOTS / f"{slot}.log"
 
 
-def _allow(calculation: Calculation) -> None:
-    """Undo a cancellation; the attempts that it ended do not count."""
-    if not calculation.cancelled_path.exists():
-        return
-    with try_lock(calculation.lock_path) as held:
-        if held:
-            calculation.handle_path.unlink(missing_ok=True)
-    calculation.cancelled_path.unlink(missing_ok=True)
+def fetched(calculation: Calculation) -> CalculationOutput:
+    """The result of a calculation that is done.
+
+    Raises
+    ------
+    UserError
+        It is not.
+    """
+    output = calculation.result()
+    if output is None:
+        raise UserError(
+            f"Calculation {calculation.key} has no result (it is {calculation.state()}); "
+            f"see {calculation.directory}, and submit it if nothing runs."
+        )
+    return output
 
 
 def _end(calculation: Calculation) -> None:
@@ -213,7 +209,7 @@ def _end(calculation: Calculation) -> None:
         time.sleep(0.02)
 
 
-def _import_path() -> str:
+def import_path() -> str:
     """PYTHONPATH for a worker: what this process was given, independent of its directory."""
     ours = str(Path(dft.__file__).resolve().parent.parent)
     given = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]

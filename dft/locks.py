@@ -31,14 +31,27 @@ def try_lock(path: Path) -> Iterator[bool]:
     UserError
         The file cannot be created, or the file system has no locks.
     """
+    with try_lock_file(path) as handle:
+        yield handle is not None
+
+
+@contextlib.contextmanager
+def try_lock_file(path: Path, patience_s: float = PATIENCE_S) -> Iterator[int | None]:
+    """As :func:`try_lock`, but yields the open file, or None; a process it is passed to holds it.
+
+    Raises
+    ------
+    UserError
+        The file cannot be created, or the file system has no locks.
+    """
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise unwritable(path, error) from error
     try:
-        held = _lock(handle, path, fcntl.LOCK_EX, PATIENCE_S)
+        held = _lock(handle, path, fcntl.LOCK_EX, patience_s)
         try:
-            yield held
+            yield handle if held else None
         finally:
             if held:
                 # Closing alone would leave the lock with any process forked meanwhile.

@@ -8,11 +8,13 @@ does, and even when the leader is dead.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 from pathlib import Path
 
 _PROC = Path("/proc")
+_PR_SET_PDEATHSIG = 1
 
 
 def session_members(session: int, *, inside: Path | None = None) -> list[int]:
@@ -36,6 +38,13 @@ def kill_session(
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
     return members
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent, which made it, dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _belongs(pid: int, session: int, inside: Path | None) -> bool:

@@ -43,6 +43,28 @@ _REQUESTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """A machine going down or a person asks a process to end so: no fault of the calculation."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What is made of a calculation that does not come to its end.
+
+    Attributes
+    ----------
+    retries
+        How often it is started again.
+    requests
+        Signals that end its process without that being its result.
+    mortal
+        Whether it ends with its worker; otherwise it lives on without it.
+    """
+
+    retries: int = MAX_RETRIES
+    requests: tuple[int, ...] = _REQUESTS
+    mortal: bool = False
+
+
+LOCAL = Terms()
+
+
 class StorageError(Exception):
     """A result could not be stored; its argument is the ``errno``."""
 
@@ -70,7 +92,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def attend(calculation: Calculation, slot: str, timeout_s: float | None) -> None:
+def attend(
+    calculation: Calculation, slot: str, timeout_s: float | None, terms: Terms = LOCAL
+) -> None:
     """Run the calculation unless it has a result, is being run, or is not to be run.
 
     Raises
@@ -87,16 +111,16 @@ def attend(calculation: Calculation, slot: str, timeout_s: float | None) -> None
         last = calculation.handle()
         if last is not None:
             kill_session(last.pid, inside=calculation.directory)
-            if last.attempt > MAX_RETRIES:
+            if last.attempt > terms.retries:
                 _say(f"{calculation.key} given up after {last.attempt} attempts")
                 error = f"worker died {last.attempt} times"
                 calculation.write_result(failed(calculation, error))
                 return
         number = 1 if last is None else last.attempt + 1
-        _run(calculation, Attempt(slot, os.getpid(), number, timeout_s))
+        _run(calculation, Attempt(slot, os.getpid(), number, timeout_s, terms.mortal), terms)
 
 
-def _run(calculation: Calculation, attempt: Attempt) -> None:
+def _run(calculation: Calculation, attempt: Attempt, terms: Terms) -> None:
     _say(f"{calculation.key} starts, attempt {attempt.number}")
     limit_s = None if attempt.timeout_s is None else attempt.timeout_s + GRACE_S
     begun = time.monotonic()
@@ -123,7 +147,7 @@ def _run(calculation: Calculation, attempt: Attempt) -> None:
         _say(f"{calculation.key} has a result")
     elif calculation.cancelled_path.exists():
         _say(f"{calculation.key} was cancelled")
-    elif status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) in _REQUESTS:
+    elif status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) in terms.requests:
         _say(f"{calculation.key} {_ending(status)} and stays pending")
     else:
         output = failed(calculation, None if status is None else f"the process {_ending(status)}")

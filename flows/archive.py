@@ -34,7 +34,7 @@ SOURCES = (("known",), ("candidates",), ("engine", "answers"))
 """Where a campaign's settings name sources."""
 FILES = ("path", "band_gaps")
 """What a source's settings call its files."""
-OF_THIS_MACHINE = ("handle.json",)
+OF_THIS_MACHINE = ("handle.json", "job.json")
 """Files of a calculation that mean nothing elsewhere."""
 
 

@@ -86,6 +86,10 @@ def run(
         str | None,
         typer.Option(help="abinit or vasp: calculate. Default: replay, known answers."),
     ] = None,
+    launcher: Annotated[
+        str | None,
+        typer.Option(help="local or slurm: where it calculates. Default: local, this machine."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -114,6 +118,7 @@ def run(
         "candidates": _candidates(candidates, band_gaps),
         "known": _table(known),
         "engine": _engine(engine, replay),
+        "launcher.kind": launcher,
     }
     overrides = {field: value for field, value in flags.items() if value is not None}
     overrides |= dict(assignment(text) for text in settings or [])

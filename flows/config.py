@@ -18,6 +18,7 @@ from pydantic import (
 
 from dft.abinit_settings import AbinitSettings
 from dft.settings import GateThresholds, LocalLauncherSettings, ReplaySettings
+from dft.slurm_settings import SlurmLauncherSettings
 from dft.vasp_settings import VaspSettings
 from models.settings import Functional, ModelSettings
 from screening.errors import UserError
@@ -34,7 +35,10 @@ from screening.tasks import get_task, task_names
 BUILTIN_BATCH = 4
 """Calculations per round on the built-in data, which hold only 26 candidates."""
 
-SOURCE_KINDS = ("builtin", "table", "folder", "ase", "mp", "optimade", "replay", "abinit", "vasp")
+SOURCE_KINDS = (
+    "builtin", "table", "folder", "ase", "mp", "optimade", "replay", "abinit", "vasp", "local",
+    "slurm",
+)  # fmt: skip
 """Names that pydantic puts into the place of a mistake, and a user's file does not have."""
 LONGEST_VALUE = 60
 """Characters of a wrong value that a message repeats."""
@@ -63,6 +67,23 @@ EngineSettings = Annotated[
         _engine_kind,
         custom_error_type="engine_kind",
         custom_error_message="there is no such engine; choose replay, abinit or vasp",
+    ),
+]
+
+
+def _launcher_kind(value: Any) -> Any:
+    """Which launcher is meant; this machine where nothing is said."""
+    if isinstance(value, Mapping):
+        return value.get("kind", "local")
+    return getattr(value, "kind", None)
+
+
+LauncherSettings = Annotated[
+    Annotated[LocalLauncherSettings, Tag("local")] | Annotated[SlurmLauncherSettings, Tag("slurm")],
+    Discriminator(
+        _launcher_kind,
+        custom_error_type="launcher_kind",
+        custom_error_message="there is no such launcher; choose local or slurm",
     ),
 ]
 
@@ -98,7 +119,10 @@ class Campaign(Settings):
         default=ReplayEngineSettings(),
         description="What calculates: replay (known answers), abinit or vasp.",
     )
-    launcher: LocalLauncherSettings = Field(default=LocalLauncherSettings(), title="Launcher")
+    launcher: LauncherSettings = Field(
+        default=LocalLauncherSettings(),
+        description="Where it calculates: local (this machine) or slurm (a cluster).",
+    )
     gate: GateThresholds = Field(default=GateThresholds(), title="Gate")
 
     @field_validator("task")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import numpy as np
@@ -18,9 +16,9 @@ from prefect.client.schemas.objects import State as RunState
 from prefect.context import FlowRunContext
 from prefect.states import Completed
 
-from dft.calculation import Calculation, State, calculation_key
-from dft.gate import judge, second_look
+from dft.calculation import State, calculation_key
 from flows.artifacts import LiveProgress, show_candidates, show_model, show_round
+from flows.calculations import cancelled, handed_out, note_foreign, open_calculations, settle
 from flows.files import write_predictions, write_results, write_round
 from flows.limits import limit_of
 from flows.notifications import tell
@@ -32,7 +30,7 @@ from models.fitting import training_hash
 from models.passes import in_two_passes
 from models.store import fit_or_reuse
 from results.records import PlannedCalculation, Selection
-from results.schema import CalculationStatus, RoundStatus
+from results.schema import RoundStatus
 from results.view import PULLED_FROM
 from screening.acquisition import acquisition, top
 from screening.errors import UserError
@@ -46,6 +44,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 POLL_S = 0.2
+ASK_LEDGER_S = 2.0
+"""Between two looks at what other machines have recorded."""
 NOTHING_NEW = "NothingNew"
 """Name of the state in which a series ends that has calculated every candidate."""
 ENCODED_TOGETHER = 256
@@ -291,49 +291,48 @@ def select(run: CampaignRun, number: int, pool: Pool) -> None:
 
 @Step
 def calculate(run: CampaignRun, number: int) -> None:
-    """Submit what has no result yet and wait for all of it."""
-    waiting = _open_calculations(run, number)
-    if not waiting:
-        return
-    for directory, material in waiting:
-        Calculation(directory).prepare(run.engine, material)
-    roots: dict[Path, list[str]] = {}
-    for directory, _ in waiting:
-        roots.setdefault(directory.parent, []).append(directory.name)
-    for root, keys in roots.items():
-        for key, handle in run.launcher(root).submit(keys).items():
-            run.ledger.mark_submitted(key, handle)
+    """Submit what has no result yet and wait for all of it.
+
+    Raises
+    ------
+    UserError
+        All others are done, and some were cancelled by a person.
+    """
+    waiting = open_calculations(run, number)
+    roots, foreign = handed_out(run, waiting)
+    note_foreign(run, foreign)
     bar = LiveProgress(run.config.name, f"Calculations of round {number}")
-    while True:
-        states = [s for root, keys in roots.items() for s in run.launcher(root).poll(keys).values()]
-        done = sum(state is State.DONE for state in states)
-        run.reporter.progress(f"calculating, round {number}", done, len(states))
-        bar.show(done, len(states), sum(state is State.RUNNING for state in states))
-        if done == len(states):
+    ask_at = 0.0
+    while roots or foreign:
+        states = {
+            key: state
+            for root, keys in roots.items()
+            for key, state in run.launcher(root).poll(keys).items()
+        }
+        done = sum(state is State.DONE for state in states.values())
+        total = len(states) + len(foreign)
+        run.reporter.progress(f"calculating, round {number}", done, total)
+        bar.show(done, total, sum(state is State.RUNNING for state in states.values()))
+        if not foreign and all(state in (State.DONE, State.LOST) for state in states.values()):
+            if lost := [key for key, state in states.items() if state is State.LOST]:
+                raise cancelled(run, lost)
             return
         time.sleep(POLL_S)
+        if foreign and time.monotonic() >= ask_at:
+            ask_at = time.monotonic() + ASK_LEDGER_S
+            # Others may wait for what is done here, while we wait for what they do.
+            settle(run, number, [key for key, state in states.items() if state is State.DONE])
+            still = {directory for directory, _ in open_calculations(run, number)}
+            waiting = [w for w in waiting if w[0].name in foreign and w[0] in still]
+            taken, foreign = handed_out(run, waiting)
+            for root, keys in taken.items():
+                roots.setdefault(root, []).extend(keys)
 
 
 @Step
 def gate(run: CampaignRun, number: int) -> None:
     """Accept or refuse every finished calculation, and record both."""
-    table = run.ledger.selections(run.round(number).id)
-    picks = {pick["key"]: pick for pick in table.to_dict("records")}
-    for directory, material in _open_calculations(run, number):
-        output = run.launcher(directory.parent).fetch(directory.name)
-        judgement = judge(material.structure, output, run.config.gate)
-        pick = picks[directory.name]
-        flag = second_look(judgement, pick["epsilon_mean"], pick["epsilon_std"], run.config.gate)
-        if flag is not None:
-            run.reporter.note(f"{material.formula} ({material.material_id}): {flag}")
-            judgement = dataclasses.replace(judgement, detail=f"{judgement.detail} {flag}")
-        tensors = judgement.tensors
-        run.ledger.record_result(
-            directory.name, output.to_dict(), str(judgement.verdict), judgement.detail,
-            tensors.electronic if tensors else None, tensors.ionic if tensors else None,
-            output.functional or None,
-        )  # fmt: skip
-        run.reporter.note(f"{material.formula}: {judgement.verdict}. {judgement.detail}")
+    settle(run, number, [directory.name for directory, _ in open_calculations(run, number)])
 
 
 @Step
@@ -351,17 +350,6 @@ def remaining(run: CampaignRun, number: int, pool: Pool) -> list[Material]:
     table = run.ledger.calculations(run.config.name)
     taken = set(table[table["round"] < number]["structure_hash"])
     return [m for m in pool.candidates if m.structure_hash not in taken]
-
-
-def _open_calculations(run: CampaignRun, number: int) -> list[tuple[Path, Material]]:
-    """Directories and materials of a round's calculations that have no verdict yet."""
-    keys = run.ledger.selections(run.round(number).id)["key"]
-    records = [run.ledger.calculation(str(key)) for key in keys]
-    return [
-        (Path(r.directory), r.material)
-        for r in records
-        if r is not None and r.status != CalculationStatus.FINISHED
-    ]
 
 
 def _seed(run: CampaignRun, number: int) -> int:

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Row, Select, select, update
 
 from results import encoding
 from results import schema as t
+from results.claims import ClaimLedger, locked
 from results.database import insert_once
 from results.records import CalculationRecord
-from results.rounds import RoundLedger
 from results.schema import ACCEPTED, CalculationStatus
 from screening.material import KnownMaterial, Material
 from screening.tensors import DielectricTensors
@@ -81,38 +81,8 @@ _CALCULATION = {
 }
 
 
-class CalculationLedger(RoundLedger):
+class CalculationLedger(ClaimLedger):
     """Calculations and verdicts; see :class:`results.ledger.Ledger`."""
-
-    def mark_submitted(self, key: str, handle: str) -> bool:
-        """Note that a calculation was handed to a launcher, and under which handle.
-
-        A calculation that had to be submitted anew gets the new handle.
-
-        Returns
-        -------
-        bool
-            False where nothing changed: it has this handle already, or is finished.
-
-        Raises
-        ------
-        LookupError
-            No such calculation.
-        """
-        with self._database.writing() as connection:
-            status, known = _lock(connection, key)
-            if status == CalculationStatus.FINISHED or known == handle:
-                return False
-            connection.execute(
-                update(t.Calculation)
-                .where(t.Calculation.key == key)
-                .values(
-                    status=CalculationStatus.SUBMITTED.value,
-                    handle=handle,
-                    submitted_at=datetime.now(UTC),
-                )
-            )
-            return True
 
     def record_result(
         self,
@@ -162,7 +132,7 @@ class CalculationLedger(RoundLedger):
         if verdict == ACCEPTED and (electronic is None or functional is None):
             raise ValueError(f"calculation {key} is accepted without a tensor or a functional")
         with self._database.writing() as connection:
-            status, _ = _lock(connection, key)
+            status, _ = locked(connection, key)
             if status == CalculationStatus.FINISHED:
                 return False
             connection.execute(
@@ -283,18 +253,6 @@ class CalculationLedger(RoundLedger):
         for row in rows:
             first.setdefault(row.structure_hash, row)
         return [_known(first[structure_hash]) for structure_hash in sorted(first)]
-
-
-def _lock(connection: Connection, key: str) -> tuple[CalculationStatus, str | None]:
-    """Status and handle of a calculation, which nobody else changes until the transaction ends."""
-    row = connection.execute(
-        select(t.Calculation.status, t.Calculation.handle)
-        .where(t.Calculation.key == key)
-        .with_for_update(key_share=True)
-    ).one_or_none()
-    if row is None:
-        raise LookupError(f"there is no calculation {key} in the ledger")
-    return CalculationStatus(row.status), row.handle
 
 
 def _records(*extra: Any) -> Select[Any]:

@@ -48,6 +48,11 @@ class CampaignLedger:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._database.label})"
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other machines may use it too; a file is used by one."""
+        return not self._database.is_sqlite
+
     def create_campaign(
         self,
         name: str,

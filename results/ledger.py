@@ -1,7 +1,7 @@
 """The ledger: the single source of truth for the state of every campaign.
 
 Built in layers, each adding the tables of one noun: :mod:`results.campaigns`,
-:mod:`results.rounds`, :mod:`results.calculations`, and events here.
+:mod:`results.rounds`, :mod:`results.claims`, :mod:`results.calculations`, and events here.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 
 def unwritable(path: Path, error: OSError) -> UserError:
     """The sentence for a path that cannot be written."""
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
             f"The disk is full: {path} could not be written; free some space and run the same "
             "command again, everything finished so far is kept."

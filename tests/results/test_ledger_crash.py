@@ -195,6 +195,11 @@ def test_eight_processes_write_at_once(url: str, samples: Any, in_processes: Any
         ledger.record_training(mine, "t", 4, "model", "m", {})
         ledger.record_predictions(mine, samples.predictions(3))
         ledger.select(mine, *picks, materials)
+        owners = [ledger.claim(keys[i], f"place {number}") for i in order]
+        assert all(o is None or o.startswith("place") for o in owners)
+        mine = [i for i, owner in zip(order, owners, strict=True) if owner == f"place {number}"]
+        assert ledger.event("alpha", "claims", {"by": number, "keys": [keys[i] for i in mine]})
+        barrier.wait()
         first = [
             ledger.record_result(keys[i], {"by": number}, "timeout", "", None, None, None)
             for i in order
@@ -212,7 +217,11 @@ def test_eight_processes_write_at_once(url: str, samples: Any, in_processes: Any
         record = ledger.calculation(key)
         assert record is not None and record.output is not None
         assert answers[record.output["by"]][i]
-    written = sorted((d["by"], d["i"]) for d in ledger.events("alpha")["detail"])
+    events = ledger.events("alpha")
+    claims = [key for d in events.loc[events["kind"] == "claims", "detail"] for key in d["keys"]]
+    assert sorted(claims) == sorted(keys), "each calculation is claimed by one process"
+    details = events.loc[events["kind"] == "write", "detail"]
+    written = sorted((d["by"], d["i"]) for d in details)
     assert written == [(n, i) for n in range(8) for i in range(25)]
     (current,) = ledger.rounds("alpha")
     assert len(current.seconds) == 200

@@ -1,0 +1,220 @@
+"""A real one-node Slurm of our own, for tests and measurements: everything below one directory.
+
+Debian's packages ``slurm-wlm`` and ``munge`` are enough; no service of the machine is touched. It
+works without systemd and without control groups (``proctrack/linuxproc``), as root or as a user.
+
+    with Cluster(Path("/tmp/somewhere")) as cluster:
+        subprocess.run(["sinfo"], env=cluster.environment)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
+PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+PATIENCE_S = 30.0
+
+CONFIGURATION = """\
+ClusterName=screen
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={home}/munge.socket
+CredType=cred/munge
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+ReturnToService=2
+SlurmctldPidFile={home}/slurmctld.pid
+SlurmdPidFile={home}/slurmd.pid
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmdSpoolDir={home}/spool
+StateSaveLocation={home}/state
+SlurmctldLogFile={home}/slurmctld.log
+SlurmdLogFile={home}/slurmd.log
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0,batch_sched_delay=0,defer
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType={accounting}
+KillWait=1
+OverTimeLimit=0
+InactiveLimit=0
+MinJobAge={min_job_age}
+MessageTimeout=5
+SlurmctldTimeout=60
+SlurmdTimeout=60
+SlurmdParameters=config_overrides
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=4000 State=UNKNOWN
+PartitionName=normal Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PartitionName=short Nodes={host} MaxTime=1 State=UP
+PartitionName=closed Nodes={host} AllowGroups=nobody-is-in-this State=UP
+{extra}
+"""
+
+
+def missing() -> str | None:
+    """Why there can be no Slurm here; None if there can."""
+    lacking = [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
+    if not lacking:
+        return None
+    return f"no Slurm: {', '.join(lacking)} not found; apt-get install slurm-wlm munge"
+
+
+class Cluster:
+    """Slurm on this machine, started on entering and ended on leaving.
+
+    Parameters
+    ----------
+    home
+        Where its files go; short, because a socket is among them.
+    cpus
+        What the node claims to have; more than there are is allowed.
+    min_job_age
+        Seconds after which a job that is over leaves the queue.
+    """
+
+    def __init__(
+        self, home: Path, cpus: int = 8, min_job_age: int = 300, extra: Sequence[str] = (),
+        accounting: str = "accounting_storage/none",
+    ) -> None:  # fmt: skip
+        self.home = home.resolve()
+        self.host = socket.gethostname().split(".")[0]
+        self._values = {
+            "host": self.host, "user": pwd.getpwuid(os.getuid()).pw_name, "home": self.home,
+            "ports": _ports(2), "cpus": cpus, "min_job_age": min_job_age,
+            "extra": "\n".join(extra), "accounting": accounting,
+        }  # fmt: skip
+        self.configuration = self.home / "slurm.conf"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For processes that are to use this Slurm."""
+        return {**os.environ, "PATH": PATH, "SLURM_CONF": str(self.configuration)}
+
+    def __enter__(self) -> Self:
+        self.home.mkdir(parents=True, exist_ok=True)
+        # munged wants nobody else to be able to write here.
+        self.home.chmod(0o755)
+        for name in ("spool", "state"):
+            (self.home / name).mkdir(exist_ok=True)
+        key = self.home / "munge.key"
+        key.write_bytes(secrets.token_bytes(128))
+        key.chmod(0o400)
+        self.configuration.write_text(CONFIGURATION.format(**self._values))
+        (self.home / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+        try:
+            self._munge()
+            self.start("slurmctld")
+            self.start("slurmd")
+            self.wait(lambda: "idle" in self.ask("sinfo -h -o %t"))
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        with contextlib.suppress(RuntimeError):
+            self.ask("scancel -u $(id -u) -f --signal=KILL")
+        self.stop()
+
+    def start(self, daemon: str) -> None:
+        """Start slurmctld or slurmd."""
+        self._run([daemon, "-f", str(self.configuration)])
+        if daemon == "slurmctld":
+            self.wait(lambda: "UP" in self.ask("scontrol ping", check=False))
+
+    def end(self, daemon: str, number: int = signal.SIGTERM) -> None:
+        """End slurmctld or slurmd, and wait until it is gone."""
+        path = self.home / f"{daemon}.pid"
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(path.read_text())
+            os.kill(pid, number)
+            self.wait(lambda: not _alive(pid))
+            path.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """End everything that was started."""
+        for daemon in ("slurmd", "slurmctld"):
+            with contextlib.suppress(RuntimeError):
+                self.end(daemon)
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int((self.home / "munge.pid").read_text()), signal.SIGTERM)
+
+    def ask(self, command: str, check: bool = True) -> str:
+        """What a command of Slurm's prints."""
+        done = subprocess.run(
+            ["/bin/sh", "-c", command], env=self.environment, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        if check and done.returncode:
+            raise RuntimeError(f"{command}: {done.stderr.strip()}")
+        return done.stdout
+
+    def wait(self, condition: Callable[[], object], seconds: float = PATIENCE_S) -> None:
+        """Wait until something is true.
+
+        Raises
+        ------
+        RuntimeError
+            It does not become true.
+        """
+        give_up = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > give_up:
+                logs = [path.read_text()[-1500:] for path in sorted(self.home.glob("*.log"))]
+                raise RuntimeError("waited in vain for Slurm:\n" + "\n".join(logs))
+            time.sleep(0.1)
+
+    def _munge(self) -> None:
+        names = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munge.pid",
+                 "log-file": "munge.log", "seed-file": "munge.seed"}  # fmt: skip
+        paths = [f"--{option}={self.home / name}" for option, name in names.items()]
+        self._run(["munged", "--force", *paths])
+
+    def _run(self, command: Sequence[str]) -> None:
+        # Daemons keep what they inherit open: pipes would never end.
+        log = (self.home / "daemons.out").open("ab")
+        with log:
+            done = subprocess.run(
+                command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                check=False, start_new_session=True,
+            )  # fmt: skip
+        if done.returncode:
+            text = (self.home / "daemons.out").read_text()[-600:]
+            raise RuntimeError(f"{command[0]} does not start: {text}")
+
+
+def _ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"

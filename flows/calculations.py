@@ -1,0 +1,95 @@
+"""A round's calculations between the ledger and the machine that they run on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dft.calculation import Calculation
+from dft.gate import judge, second_look
+from screening.errors import UserError
+
+if TYPE_CHECKING:
+    from flows.run import CampaignRun
+    from screening.material import Material
+
+
+def open_calculations(run: CampaignRun, number: int) -> list[tuple[Path, Material]]:
+    """Directories and materials of a round's calculations that have no verdict yet."""
+    keys = set(run.ledger.selections(run.round(number).id)["key"])
+    pending = run.ledger.pending(run.config.name)
+    return [(Path(r.directory), r.material) for r in pending if r.key in keys]
+
+
+def settle(run: CampaignRun, number: int, keys: Sequence[str]) -> None:
+    """Judge calculations that are done and have no verdict yet, and record what is said of them."""
+    wanted = set(keys)
+    if not wanted:
+        return
+    table = run.ledger.selections(run.round(number).id)
+    picks = {pick["key"]: pick for pick in table.to_dict("records")}
+    for directory, material in open_calculations(run, number):
+        if directory.name not in wanted:
+            continue
+        output = run.launcher(directory.parent).fetch(directory.name)
+        judgement = judge(material.structure, output, run.config.gate)
+        pick = picks[directory.name]
+        flag = second_look(judgement, pick["epsilon_mean"], pick["epsilon_std"], run.config.gate)
+        if flag is not None:
+            run.reporter.note(f"{material.formula} ({material.material_id}): {flag}")
+            judgement = dataclasses.replace(judgement, detail=f"{judgement.detail} {flag}")
+        tensors = judgement.tensors
+        run.ledger.record_result(
+            directory.name, output.to_dict(), str(judgement.verdict), judgement.detail,
+            tensors.electronic if tensors else None, tensors.ionic if tensors else None,
+            output.functional or None,
+        )  # fmt: skip
+        run.reporter.note(f"{material.formula}: {judgement.verdict}. {judgement.detail}")
+
+
+def handed_out(
+    run: CampaignRun, waiting: Sequence[tuple[Path, Material]]
+) -> tuple[dict[Path, list[str]], dict[str, str]]:
+    """Calculations that were submitted here, by root; and who has the others, by key.
+
+    What a person has cancelled is among the first, but was not submitted.
+    """
+    roots: dict[Path, list[str]] = {}
+    foreign: dict[str, str] = {}
+    for directory, material in waiting:
+        calculation = Calculation(directory)
+        place = run.launcher(directory.parent).place
+        owner = run.ledger.claim(calculation.key, place)
+        # Machines change their names: what lies here already is ours whatever the ledger calls it.
+        if owner in (None, place) or calculation.flow_path.exists() or not run.ledger.is_shared:
+            calculation.prepare(run.engine, material)
+            roots.setdefault(directory.parent, []).append(directory.name)
+        else:
+            foreign[directory.name] = str(owner)
+    for root, keys in roots.items():
+        wanted = [key for key in keys if not Calculation(root / key).cancelled_path.exists()]
+        run.launcher(root).submit(wanted)
+    return roots, foreign
+
+
+def note_foreign(run: CampaignRun, foreign: dict[str, str]) -> None:
+    """Say what is waited for that runs elsewhere."""
+    if foreign:
+        run.reporter.note(
+            f"{len(foreign)} of these are being calculated elsewhere "
+            f"({', '.join(sorted(set(foreign.values())))}); waiting for their results."
+        )
+
+
+def cancelled(run: CampaignRun, keys: Sequence[str]) -> UserError:
+    """The sentence for calculations that nobody runs any more because a person said so."""
+    records = [run.ledger.calculation(key) for key in keys]
+    names = ", ".join(f"{r.material.formula} {r.key[:8]}" for r in records if r is not None)
+    name = run.config.name
+    return UserError(
+        f"Cancelled and not calculated again by itself: {names}; have them calculated with "
+        f"`screen cancel {name} --undo`, or entered as refused with `screen cancel {name} "
+        f"--refuse`, then: screen resume {name}."
+    )
