@@ -64,7 +64,7 @@ SlurmdParameters=config_overrides
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=4000 State=UNKNOWN
 PartitionName=normal Nodes={host} Default=YES MaxTime=INFINITE State=UP
 PartitionName=short Nodes={host} MaxTime=1 State=UP
-PartitionName=closed Nodes={host} AllowGroups=nobody-is-in-this State=UP
+PartitionName=closed Nodes={host} State=INACTIVE
 {extra}
 """
 
@@ -151,6 +151,15 @@ class Cluster:
             os.kill(pid, number)
             self.wait(lambda: not _alive(pid))
             path.unlink(missing_ok=True)
+
+    def fail_node(self) -> None:
+        """Have the node fail under its jobs, and come back at once."""
+        self.ask(f"scontrol update nodename={self.host} state=down reason=test")
+        resume = f"scontrol update nodename={self.host} state=idle"
+        self.wait(lambda: self.ask(resume, check=False) is not None and self._is_up())
+
+    def _is_up(self) -> bool:
+        return self.ask("sinfo -h -o %t").split()[0] in ("idle", "mix", "alloc")
 
     def stop(self) -> None:
         """End everything that was started."""

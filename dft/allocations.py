@@ -24,11 +24,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dft.slurm_queue import OUTPUT, PREFIX
 from screening.io import atomic_write, stable_hash, unwritable
 
 JOBS = ".jobs"
 CLAIM = "job.json"
+SCRIPT = "job.sh"
+OUTPUT = "job.out"
+PREFIX = "screen-"
+"""How the names of our jobs begin."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,10 @@ class Allocation:
         """Task by key, of the calculations that must not go into another job."""
         tasks = [(n, keys) for n, keys in enumerate(self.tasks) if n not in self.released]
         return {key: number for number, keys in tasks for key in keys}
+
+    def name_of(self, task: int) -> str:
+        """A task as Slurm's commands name it, ``17`` or ``17_3``."""
+        return f"{self.job_id}_{task}" if len(self.tasks) > 1 else f"{self.job_id}"
 
 
 @dataclass(frozen=True)

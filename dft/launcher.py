@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from dft.activity import Activity
 from dft.calculation import State
 from dft.engine import CalculationOutput
 from dft.settings import LocalLauncherSettings
@@ -58,6 +59,10 @@ class Launcher(Protocol):
 
     def cancel(self, keys: Sequence[str]) -> None:
         """Stop these calculations and start them no more, until they are submitted again."""
+        ...
+
+    def look(self, keys: Sequence[str]) -> dict[str, Activity]:
+        """What each calculation is doing, for people; changes nothing."""
         ...
 
     def fetch(self, key: str) -> CalculationOutput:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dft
+from dft.activity import Activity, of_directory
 from dft.calculation import Calculation, State
 from dft.engine import CalculationOutput
 from dft.locks import is_locked, try_lock
@@ -94,6 +95,10 @@ class LocalLauncher:
                 raise unwritable(calculation.cancelled_path, error) from error
         for calculation in unfinished:
             _end(calculation)
+
+    def look(self, keys: Sequence[str]) -> dict[str, Activity]:
+        """See :meth:`dft.launcher.Launcher.look`."""
+        return {key: of_directory(self._calculation(key), self._state(key)) for key in keys}
 
     def fetch(self, key: str) -> CalculationOutput:
         """See :meth:`dft.launcher.Launcher.fetch`."""

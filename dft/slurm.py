@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from dft.activity import Activity, of_directory
 from dft.allocations import Allocation, Allocations, Plan, chunks
 from dft.calculation import Calculation, State
 from dft.engine import CalculationOutput
@@ -108,16 +109,17 @@ class SlurmLauncher:
     def close(self) -> None:
         """See :meth:`dft.launcher.Launcher.close`."""
 
-    def jobs_of(self, keys: Sequence[str]) -> dict[str, Job | None]:
-        """The job of each calculation that is in one; None where Slurm was not told yet."""
+    def look(self, keys: Sequence[str]) -> dict[str, Activity]:
+        """See :meth:`dft.launcher.Launcher.look`."""
         snapshot = self._snapshots.last()
-        found: dict[str, Job | None] = {}
+        states = self._view(keys)
+        share = self.settings.nodes * self.settings.cores / self.settings.at_once
+        found = {k: of_directory(self._calculation(k), states[k], share) for k in keys}
         for allocation in self.allocations.open():
             for key, task in allocation.held.items():
-                if key in keys and not self._is_done(key):
-                    job_id = allocation.job_id
-                    unknown = None if job_id is None else Job(job_id, task, allocation.name, "")
-                    found[key] = _job(allocation, task, snapshot) or unknown
+                if key in found and states[key] in (State.RUNNING, State.PENDING):
+                    job = _job(allocation, task, snapshot)
+                    found[key] = _of_job(found[key], allocation, task, job)
         return found
 
     # What follows is for who holds the lock.
@@ -208,7 +210,7 @@ class SlurmLauncher:
             since = datetime.fromisoformat(allocation.created_at)
             history = self.queue.history([allocation.name], since) or ()
             job = next((j for j in history if j.task == task), None)
-        number = f"{allocation.job_id}" + (f"_{task}" if len(allocation.tasks) > 1 else "")
+        number = allocation.name_of(task)
         state = "" if job is None else job.state
         if state == "CANCELLED":
             for key in left:
@@ -302,7 +304,7 @@ class SlurmLauncher:
             for number, task in enumerate(allocation.tasks):
                 left = {key for key in task if not self._is_done(key)}
                 if job_id is not None and left and left <= keys:
-                    yield f"{job_id}_{number}" if len(allocation.tasks) > 1 else job_id
+                    yield replace(allocation, job_id=job_id).name_of(number)
 
     # Looking needs no lock.
 
@@ -358,6 +360,17 @@ class SlurmLauncher:
 
 def _job(allocation: Allocation, task: int, snapshot: Snapshot) -> Job | None:
     return snapshot.by_number.get((allocation.job_id or "", task))
+
+
+def _of_job(files: Activity, allocation: Allocation, task: int, job: Job | None) -> Activity:
+    """What files say, and what Slurm says beside it."""
+    if allocation.job_id is None:
+        return replace(files, where="on its way to Slurm", since=allocation.created_at)
+    where = f"job {allocation.name_of(task)}"
+    if files.state is State.RUNNING:
+        return replace(files, where=f"{where} on {job.nodes}" if job and job.nodes else where)
+    since = allocation.submitted_at or allocation.created_at
+    return replace(files, where=where, since=since, note=job.reason if job else "")
 
 
 def _asked(reason: str) -> str:

@@ -16,15 +16,12 @@ from qtoolkit.host.base import BaseHost
 from qtoolkit.io.slurm import SlurmIO
 from qtoolkit.manager import QueueManager
 
+from dft.allocations import OUTPUT, PREFIX, SCRIPT
 from dft.slurm_settings import SlurmLauncherSettings
 from screening.errors import UserError
 from screening.io import atomic_write
 
-PREFIX = "screen-"
-"""How the names of our jobs begin."""
 COMMAND_TIMEOUT_S = 120.0
-SCRIPT = "job.sh"
-OUTPUT = "job.out"
 
 WAITING = frozenset(("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"))
 RUNNING = frozenset(

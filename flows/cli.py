@@ -19,6 +19,7 @@ import typer
 
 from flows.archive_commands import register as register_archive_commands
 from flows.dft_commands import app as dft_app
+from flows.job_commands import register_job_commands
 from flows.model_commands import register as register_model_commands
 from flows.options import CAMPAIGNS, AsJson, Directory, LedgerUrl
 from flows.server_commands import register as register_server_commands
@@ -145,10 +146,10 @@ def status(
 ) -> None:
     """Show how campaigns stand."""
     from flows.display import show_campaign, show_campaigns
-    from flows.session import summary
+    from flows.session import existing_ledger, summary
     from results.view import CampaignView
 
-    book = _existing_ledger(directory, ledger)
+    book = existing_ledger(directory, ledger)
     names = [record.name for record in book.campaigns()]
     if name is not None:
         names = [_campaign_record(name, directory, ledger).name]
@@ -172,11 +173,12 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a campaign, one HTML file that needs nothing else, and say where."""
+    from flows.session import existing_ledger
     from results.report import write_report
     from results.view import CampaignView
 
     _campaign_record(name, directory, ledger)
-    view = CampaignView.from_ledger(_existing_ledger(directory, ledger), name)
+    view = CampaignView.from_ledger(existing_ledger(directory, ledger), name)
     typer.echo(write_report(view, output or directory / name / "report.html"))
 
 
@@ -190,6 +192,7 @@ def schema() -> None:
 
 register_model_commands(app)
 register_archive_commands(app)
+register_job_commands(app)
 register_server_commands(app)
 register_source_commands(app)
 app.add_typer(dft_app)
@@ -255,23 +258,14 @@ def _resumable(name: str, directory: Path, ledger: str | None) -> Iterator[None]
 
 
 def _campaign_record(name: str, directory: Path, ledger: str | None) -> Any:
-    book = _existing_ledger(directory, ledger)
+    from flows.session import existing_ledger
+
+    book = existing_ledger(directory, ledger)
     record = book.campaign(name)
     if record is None:
         names = ", ".join(r.name for r in book.campaigns()) or "none yet"
         raise UserError(f"There is no campaign '{name}' in the ledger; it has: {names}.")
     return record
-
-
-def _existing_ledger(directory: Path, ledger: str | None) -> Any:
-    from flows.session import open_ledger
-
-    if ledger is None and not (directory / "ledger.sqlite").exists():
-        raise UserError(
-            f"There is no ledger in {directory.absolute()}; start a campaign with `screen run`, or "
-            "name the place with --directory or --ledger."
-        )
-    return open_ledger(directory.absolute(), ledger)
 
 
 def _candidates(path: Path | None, band_gaps: Path | None) -> dict[str, str] | None:

@@ -27,6 +27,22 @@ def open_ledger(directory: Path, ledger: str | None) -> Ledger:
     return Ledger(ledger if ledger is not None else directory / "ledger.sqlite")
 
 
+def existing_ledger(directory: Path, ledger: str | None) -> Ledger:
+    """As :func:`open_ledger`, but makes none.
+
+    Raises
+    ------
+    UserError
+        There is none.
+    """
+    if ledger is None and not (directory / "ledger.sqlite").exists():
+        raise UserError(
+            f"There is no ledger in {directory.absolute()}; start a campaign with `screen run`, or "
+            "name the place with --directory or --ledger."
+        )
+    return open_ledger(directory.absolute(), ledger)
+
+
 @contextlib.contextmanager
 def opened(config: Campaign, directory: Path, ledger: str | None) -> Iterator[CampaignRun]:
     """The campaign entered in the ledger, held by this process alone.

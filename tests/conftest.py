@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ settings.register_profile(
 settings.load_profile("screening")
 
 ROOT = Path(__file__).parents[1]
+# The benchmarks that are tests as well are files, not a package.
+sys.path.append(str(ROOT / "benchmarks"))
 
 DRAWN_SPECIES = (
     "H", "Li", "Be", "C", "N", "O", "F", "Na", "Mg", "Si", "S", "Cl", "Ca", "Ti", "Zn", "Ga", "Se",
@@ -42,6 +47,21 @@ LOW_SYMMETRY = (
     "mp-22862",  # NaCl, cubic
 )
 """Crystals of all seven systems in the table of dielectric tensors."""
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """A real Slurm of one node, for this process and what it starts; see benchmarks/cluster.py."""
+    from cluster import Cluster, missing
+
+    if reason := missing():
+        pytest.skip(reason)
+    home = Path(tempfile.mkdtemp(prefix="screen-slurm-", dir="/tmp"))
+    with Cluster(home) as started, pytest.MonkeyPatch.context() as patch:
+        for name in ("PATH", "SLURM_CONF"):
+            patch.setenv(name, started.environment[name])
+        yield started
+    shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -127,7 +127,7 @@ class Bench:
     """Prepares calculations below one root, runs them, and reads what really happened."""
 
     root: Path
-    launchers: list[LocalLauncher] = dataclasses.field(default_factory=list)
+    launchers: list[Any] = dataclasses.field(default_factory=list)
 
     def prepare(self, engine: Engine, known: Sequence[KnownMaterial]) -> list[str]:
         keys = []

@@ -18,8 +18,6 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# The benchmarks that are tests as well are files, not a package.
-sys.path.append(str(ROOT / "benchmarks"))
 sys.path.append(str(Path(__file__).parent))
 
 QUICK = (
