@@ -375,15 +375,8 @@ def _of_job(files: Activity, allocation: Allocation, task: int, job: Job | None)
 
 def _asked(reason: str) -> str:
     """Which settings asked for too much."""
-    for word, fields in (
-        ("Time", "time"),
-        ("Wall", "time"),
-        ("Account", "account"),
-        ("QOS", "qos"),
-    ):
-        if word in reason:
-            return fields
-    return "nodes, cores"
+    words = {"Time": "time", "Wall": "time", "Account": "account", "InvalidQOS": "qos"}
+    return next((field for word, field in words.items() if word in reason), "time, nodes, cores")
 
 
 def _last_words(output: Path) -> str:

@@ -165,7 +165,8 @@ def test_what_is_killed_is_knowingly_started_again(
     bench: Any, cluster: Any, many: list[KnownMaterial], who: str
 ) -> None:
     (key,) = bench.replay(many[:1], delay_s=3.0)
-    launcher = launcher_of(bench)
+    # Slurm itself would start the job again, two minutes later.
+    launcher = launcher_of(bench, options=("--no-requeue",))
     job = alone(bench, launcher, key)
     handle = bench.calculation(key).handle()
     assert handle is not None and handle.attempt == 1 and handle.slot == f"{job}.0"
@@ -221,7 +222,7 @@ def test_cancelling_one_of_a_pack_leaves_the_others(
     assert bench.calculation(keys[0]).result() is None and bench.names(keys[0]) == ["start"]
     assert launcher.poll(keys)[keys[0]] is State.LOST
     launcher.submit(keys)
-    bench.wait(lambda: bench.names(keys[0])[1:] and launcher.poll(keys), PATIENCE_S)
+    bench.wait(lambda: launcher.poll(keys) and bench.names(keys[0])[1:], PATIENCE_S)
     launcher.cancel(keys)
     bench.wait(lambda: not cluster.ask("squeue -h -t PD,R").strip(), PATIENCE_S)
 
@@ -313,7 +314,9 @@ def small_scratch(tmp_path: Path) -> Any:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_full_scratch(small_scratch: Path, bench: Any, many: list[KnownMaterial]) -> None:
+def test_full_scratch(
+    small_scratch: Path, bench: Any, cluster: Any, many: list[KnownMaterial]
+) -> None:
     bench.root = small_scratch / "calculations"
     (key,) = bench.replay(many[:1], delay_s=0.5)
     launcher = launcher_of(bench)
@@ -323,6 +326,7 @@ def test_full_scratch(small_scratch: Path, bench: Any, many: list[KnownMaterial]
     with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
         while True:
             file.write(b"0" * 512)
+    bench.wait(lambda: not cluster.ask("squeue -h -t PD,R,CG"), PATIENCE_S)
     with pytest.raises(UserError, match="disk is full"):
         bench.wait(lambda: launcher.poll([key])[key] is State.DONE, PATIENCE_S)
     assert bench.calculation(key).result() is None
@@ -330,7 +334,7 @@ def test_full_scratch(small_scratch: Path, bench: Any, many: list[KnownMaterial]
     again = launcher_of(bench)
     again.submit([key])
     finish(bench, again, [key])
-    assert bench.names(key) == ["start", "end"] * 2, "retried, because the first answer was lost"
+    assert bench.names(key).count("start") == 2, "retried, because the first answer was lost"
 
 
 @pytest.mark.parametrize(
