@@ -10,6 +10,7 @@ works without systemd and without control groups (``proctrack/linuxproc``), as r
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pwd
 import secrets
@@ -18,7 +19,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -98,7 +99,7 @@ class Cluster:
         self.host = socket.gethostname().split(".")[0]
         self._values = {
             "host": self.host, "user": pwd.getpwuid(os.getuid()).pw_name, "home": self.home,
-            "ports": _ports(2), "cpus": cpus, "min_job_age": min_job_age,
+            "ports": free_ports(2), "cpus": cpus, "min_job_age": min_job_age,
             "extra": "\n".join(extra), "accounting": accounting,
         }  # fmt: skip
         self.configuration = self.home / "slurm.conf"
@@ -169,6 +170,13 @@ class Cluster:
         with contextlib.suppress(OSError, ValueError):
             os.kill(int((self.home / "munge.pid").read_text()), signal.SIGTERM)
 
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """For who restarts something, while several processes use this cluster."""
+        with (self.home / "exclusive").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def ask(self, command: str, check: bool = True) -> str:
         """What a command of Slurm's prints."""
         done = subprocess.run(
@@ -213,7 +221,7 @@ class Cluster:
             raise RuntimeError(f"{command[0]} does not start: {text}")
 
 
-def _ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

@@ -88,6 +88,10 @@ def make_launcher(settings: LauncherSettings, root: Path) -> Launcher:
     UserError
         ``root`` cannot be written.
     """
+    if isinstance(settings, SlurmLauncherSettings) and settings.ssh is not None:
+        from dft.remote import RemoteLauncher
+
+        return RemoteLauncher(root, settings)
     if isinstance(settings, SlurmLauncherSettings):
         from dft.slurm import SlurmLauncher
 
