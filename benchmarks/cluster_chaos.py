@@ -54,7 +54,7 @@ from sshd import Sshd
 from sshd import missing as missing_ssh
 
 NAME = "chaos"
-PATIENCE_S = 300.0
+PATIENCE_S = 600.0
 MOST_STARTS = 25
 """Times that a campaign is begun again before it counts as stuck."""
 
