@@ -481,12 +481,9 @@ def examine(run: Run, expected: Any) -> None:
             report.problems.append(f"{key} was completed {ends} times")
         if starts > 1 and report.scenario in ("flow", "slurmctld", "two copies", "ssh"):
             report.problems.append(f"{key} was started {starts} times for no reason")
-        # Each start is an attempt that its predecessor's end was seen before; a cancellation, and
-        # a disk without space, begin the count anew.
-        counted = attempt == starts or (
-            attempt < starts and (run.reset[directory.name] or destroyed)
-        )
-        if not counted:
+        # Each start was counted as an attempt beforehand, so that its predecessor's end was known;
+        # a cancellation, and a disk without space, begin the count anew.
+        if starts > attempt and not (run.reset[directory.name] or destroyed):
             report.problems.append(f"{key}: {starts} starts, but attempt {attempt}")
         order = [name for _, name in events]
         if any(a == b == "end" for a, b in itertools.pairwise(order)):

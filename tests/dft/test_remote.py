@@ -62,7 +62,7 @@ def finish(bench: Any, launcher: RemoteLauncher, keys: list[str]) -> None:
 def test_calculated_there_and_brought_back(
     bench: Any, server: Any, there: Path, many: list[KnownMaterial]
 ) -> None:
-    keys = bench.replay(many[:3], delay_s=1.0)
+    keys = bench.replay(many[:3], delay_s=8.0)
     launcher = launcher_of(bench, server.settings(there), pack=3, at_once=3)
     launcher.submit(keys)
     bench.wait(lambda: State.RUNNING in launcher.poll(keys).values(), PATIENCE_S)
