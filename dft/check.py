@@ -59,8 +59,14 @@ def check_engine(settings: CalculatorSettings) -> list[Finding]:
     return list(check(settings))
 
 
-def require(settings: CalculatorSettings) -> None:
+PROGRAMS = ("program", "anaddb", "mpirun")
+"""Findings about what only has to be there where it calculates."""
+
+
+def require(settings: CalculatorSettings, *, programs: bool = True) -> None:
     """Make sure that an engine can be used, before anything is spent on it.
+
+    ``programs`` is False where it calculates elsewhere, on nodes with programs of their own.
 
     Raises
     ------
@@ -68,7 +74,7 @@ def require(settings: CalculatorSettings) -> None:
         Something is missing.
     """
     for finding in check_engine(settings):
-        if not finding.works:
+        if not finding.works and (programs or finding.what not in PROGRAMS):
             raise UserError(
                 f"The engine {finding.subject} cannot be used, {finding.what}: {finding.detail}; "
                 f"{finding.remedy}."

@@ -14,8 +14,8 @@ CalculatorSettings = AbinitSettings | VaspSettings
 """Settings of the engines that calculate."""
 
 
-def make_engine(settings: CalculatorSettings) -> Engine:
-    """The engine that ``settings`` ask for.
+def make_engine(settings: CalculatorSettings, *, programs: bool = True) -> Engine:
+    """The engine that ``settings`` ask for; ``programs``: it is to calculate on this machine.
 
     Raises
     ------
@@ -24,7 +24,7 @@ def make_engine(settings: CalculatorSettings) -> Engine:
     """
     from dft.check import require
 
-    require(settings)
+    require(settings, programs=programs)
     if isinstance(settings, AbinitSettings):
         from dft.abinit import AbinitEngine
 

@@ -152,7 +152,7 @@ class CampaignRun:
         if not isinstance(settings, ReplaySettings):
             from dft.engines import make_engine
 
-            return make_engine(settings)
+            return make_engine(settings, programs=self.config.launcher.kind == "local")
         from dft.replay import ReplayEngine
         from screening.sources import load_answers
 

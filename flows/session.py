@@ -79,9 +79,17 @@ def _enter(run: CampaignRun) -> None:
     config, book = run.config, run.ledger
     record = book.campaign(config.name)
     dump = config.model_dump(mode="json")
-    if record is not None and recorded_campaign(config.name, record.config) == config:
+    recorded = None if record is None else recorded_campaign(config.name, record.config)
+    if record is not None and recorded == config:
         # As recorded: an earlier version of the software lacked fields that now have a default.
         dump = record.config
+    elif record is not None and recorded == config.model_copy(
+        update={"launcher": getattr(recorded, "launcher", None)}
+    ):
+        # Where it calculates decides nothing of what it finds: more time, another partition.
+        book.change_launcher(config.name, dump["launcher"])
+        book.event(config.name, "launcher", dump["launcher"])
+        dump = {**record.config, "launcher": dump["launcher"]}
     begun = record is not None and any(
         r.status != RoundStatus.STARTED for r in book.rounds(config.name)
     )

@@ -123,6 +123,27 @@ class CampaignLedger:
             )
         return existing
 
+    def change_launcher(self, name: str, launcher: Mapping[str, Any]) -> bool:
+        """Replace where a campaign calculates, on which no result depends; False if it is so.
+
+        Raises
+        ------
+        UserError
+            No such campaign.
+        """
+        with self._database.writing() as connection:
+            campaign_id = self._campaign_id(connection, name)
+            statement = select(t.Campaign.config).where(t.Campaign.id == campaign_id)
+            before = connection.scalar(statement.with_for_update()) or {}
+            config = {**before, "launcher": json.loads(json.dumps(dict(launcher)))}
+            if config == before:
+                return False
+            values = {"config": config, "config_hash": stable_hash(config)}
+            connection.execute(
+                update(t.Campaign).where(t.Campaign.id == campaign_id).values(**values)
+            )
+            return True
+
     def campaign(self, name: str) -> CampaignRecord | None:
         """The campaign of that name, if there is one."""
         with self._database.reading() as connection:

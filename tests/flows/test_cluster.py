@@ -124,6 +124,21 @@ def test_bad_input_is_one_sentence(
     assert "Traceback" not in done.err
 
 
+def test_a_campaign_may_move_to_the_cluster(
+    tmp_path: Path, screen: Any, quick: str, ledger_of: Any, executed: Any
+) -> None:
+    """A partition that does not exist is corrected under the same name; nothing else may change."""
+    command = f"run --rounds 1 --batch 2 {quick} --json"
+    wrong = screen(tmp_path, f"{command} {SLURM} --set launcher.partition=nowhere")
+    assert wrong.status == 2 and "launcher.partition" in wrong.message
+    refused = screen(tmp_path, f"{command} {SLURM} --set seed=5")
+    assert refused.status == 2 and "seed was 0 and is now 5" in refused.message
+    done = screen(tmp_path, f"{command} {SLURM} --set launcher.pack=2")
+    assert done.status == 0, done.err
+    assert ledger_of(tmp_path).campaign("high-k").config["launcher"]["pack"] == 2
+    assert list(executed(tmp_path).values()) == [["start", "end"]] * 2
+
+
 def test_check_names_the_cluster(tmp_path: Path, screen: Any) -> None:
     findings = screen(tmp_path, "dft check --json").json
     slurm = {f["what"]: f for f in findings if f["subject"] == "slurm"}
