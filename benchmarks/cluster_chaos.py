@@ -397,7 +397,7 @@ SCENARIOS: dict[str, tuple[Callable[[Run, Any], None], dict[str, Any]]] = {
     "signals": (send_signals, {}),
     "time-out": (
         time_out,
-        {"engine.delay_s": 22, "launcher.time": 60, "launcher.pack": 3, "launcher.at_once": 1,
+        {"engine.delay_s": 45, "launcher.time": 60, "launcher.pack": 3, "launcher.at_once": 1,
          "launcher.array": 1, "launcher.max_jobs": 4},
     ),
     "node": (fail_node, {}),

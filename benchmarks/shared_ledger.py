@@ -120,7 +120,13 @@ def run(home: Path, kind: str, ledger: str, campaigns: int, rounds: int, batch: 
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
 
+    home.mkdir(parents=True, exist_ok=True)
+
     def work(number: int) -> None:
+        # What campaigns tell people.
+        log = os.open(home / f"{number}.log", os.O_WRONLY | os.O_CREAT)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
         try:
             answers.put(campaign(home, ledger, number, rounds, batch, kind == "postgresql"))
         except BaseException:  # noqa: BLE001 - whatever it is, it is a finding
