@@ -66,7 +66,7 @@ def submission(home: Path, known: Sequence[Any], array: int) -> str:
     launcher.submit(keys)
     taken = time.perf_counter() - begun
     begun = time.perf_counter()
-    launcher.queue.jobs()
+    launcher.queue.jobs([a.name for a in launcher.allocations.open()])
     asked = time.perf_counter() - begun
     launcher.cancel(keys)
     return (

@@ -91,7 +91,7 @@ class Sshd:
             "host": "127.0.0.1", "port": self.port, "user": pwd.getpwuid(os.getuid()).pw_name,
             "key_file": str(self.home / "client_key"), "python": sys.executable,
             "known_hosts": str(self.home / "known_hosts"), "directory": str(directory),
-            "connect_timeout_s": 5, **more,
+            "connect_timeout_s": 15, **more,
         }  # fmt: skip
 
     def known_hosts(self, key: str, name: str) -> None:

@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -208,6 +209,9 @@ class Steps:
             raise AbinitError(where.name, f"{command[0]} cannot be started ({error})") from None
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
+        if -process.returncode in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # A scheduler at its time limit, or a machine going down, means us too: no failure.
+            os.kill(os.getpid(), -process.returncode)
         cpu_s = usage.ru_utime + usage.ru_stime
         return cpu_s, time.monotonic() - begun, process.returncode
 

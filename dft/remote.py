@@ -171,8 +171,6 @@ class RemoteLauncher:
         request = {"command": command, "root": there, "keys": list(keys), **more}
         content = json.dumps({**request, "settings": self._there}).encode()
         path = f"{self.ssh.directory}/requests/{hashlib.sha256(content).hexdigest()}.json"
-        if not self._staged and command == "submit":
-            self._make_directory(Path(path).parent)
         self._login.write(path, content)
         line = f"{shlex.quote(python)} -P -m dft.agent {shlex.quote(path)}"
         out, err, status = self._login.ask(line)
@@ -191,15 +189,6 @@ class RemoteLauncher:
         if answer.get("damaged"):
             raise ConnectionLostError(f"{host}: the request was cut short")
         return answer
-
-    def _make_directory(self, path: Path) -> None:
-        _, err, status = self._login.ask(f"mkdir -p {shlex.quote(str(path))}")
-        if status != 0:
-            reason = err.strip().rpartition(": ")[2] or "it cannot be made"
-            raise UserError(
-                f"Cannot write {self.ssh.directory} on {self.ssh.host} ({reason}); choose a "
-                "directory there that you may write to as launcher.ssh.directory."
-            )
 
     def _bear(self, error: ConnectionLostError) -> None:
         """Bear with the connection for a while.

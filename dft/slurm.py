@@ -29,7 +29,7 @@ from dft.slurm_queue import (
     refused,
 )
 from dft.slurm_settings import SlurmLauncherSettings
-from dft.snapshots import Snapshot, Snapshots
+from dft.snapshots import Patience, Snapshot, Snapshots, full
 from screening.errors import UserError
 from screening.io import atomic_write, unwritable
 
@@ -56,6 +56,7 @@ class SlurmLauncher:
         self.queue = Queue(settings)
         self.place = f"slurm:{socket.gethostname()}"
         self._snapshots = Snapshots(self.allocations.home, self.queue, settings)
+        self._patience = Patience(settings.patience_s)
         self._states: dict[str, State] = {}
         self._done: set[str] = set()
         self._over: dict[tuple[str, int], float] = {}
@@ -93,8 +94,9 @@ class SlurmLauncher:
             if lock is None:
                 raise UserError(f"Another process holds {self.allocations.lock_path}; try again.")
             try:
-                snapshot = self.queue.jobs()
-                self.queue.cancel(self._jobs_without_work(wanted, Snapshot(0.0, snapshot)))
+                names = [a.name for a in self.allocations.open()]
+                snapshot = Snapshot(0.0, self.queue.jobs(names) if names else [])
+                self.queue.cancel(self._jobs_without_work(wanted, snapshot))
             except NotNowError as error:
                 raise UserError(
                     f"Slurm does not answer ({error}); what waits or runs is cancelled no sooner "
@@ -127,7 +129,7 @@ class SlurmLauncher:
     def _advance(self, keys: Sequence[str], lock: int) -> None:
         opened = self.allocations.open()
         unsent = any(a.job_id is None for a in opened)
-        snapshot = self._snapshots.take(fresh=unsent)
+        snapshot = self._snapshots.take([a.name for a in opened], fresh=unsent)
         if snapshot is None:
             return
         troubles: list[UserError] = []
@@ -135,7 +137,7 @@ class SlurmLauncher:
             try:
                 self._settle(allocation, snapshot, lock, troubles)
             except NotNowError as error:
-                self._snapshots.unanswered(error)
+                self._patience.bear(error)
         if troubles:
             raise troubles[0]
         self._send(keys, lock)
@@ -147,7 +149,10 @@ class SlurmLauncher:
         if allocation.job_id is None:
             known = self._find(allocation, snapshot)
             if known is None:
-                self._sbatch(allocation, lock)
+                if any(self._is_free(key) for key in allocation.held):
+                    self._sbatch(allocation, lock)
+                else:
+                    self.allocations.withdraw(allocation)
                 return
             allocation = self.allocations.submitted(allocation, known)
         live = False
@@ -267,8 +272,11 @@ class SlurmLauncher:
             try:
                 self._sbatch(allocation, lock)
             except NotNowError as error:
-                self._snapshots.unanswered(error)
+                if error.full and not under_way:
+                    raise full(error) from None
+                self._patience.bear(error)
                 return
+            under_way += len(group)
 
     def _sbatch(self, allocation: Allocation, lock: int) -> None:
         """Hand a job over.
@@ -296,6 +304,7 @@ class SlurmLauncher:
             self.allocations.withdraw(allocation)
             raise
         self.allocations.submitted(allocation, number)
+        self._patience.renew()
 
     def _jobs_without_work(self, keys: set[str], snapshot: Snapshot) -> Iterator[str]:
         """Jobs and tasks all of whose open calculations are among ``keys``."""

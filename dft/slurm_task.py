@@ -126,4 +126,6 @@ def _now() -> str:
 
 
 if __name__ == "__main__":
+    # Die at once, as by any other signal: an exception might become the calculation's result.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main())

@@ -41,7 +41,7 @@ class Snapshots:
         self._path = home / "queue.json"
         self._queue = queue
         self._settings = settings
-        self._mute_since: float | None = None
+        self._patience = Patience(settings.patience_s)
 
     def last(self) -> Snapshot:
         """What somebody saw last; empty if nobody has looked yet."""
@@ -51,8 +51,13 @@ class Snapshots:
         except (OSError, ValueError, TypeError, KeyError):
             return Snapshot(0.0)
 
-    def take(self, *, fresh: bool) -> Snapshot | None:
+    def take(self, names: Sequence[str], *, fresh: bool) -> Snapshot | None:
         """A snapshot at most ``poll_s`` old, or one just taken; None if Slurm does not answer.
+
+        Parameters
+        ----------
+        names
+            Of the jobs that matter.
 
         Raises
         ------
@@ -65,17 +70,29 @@ class Snapshots:
             return last
         begun = time.time()
         try:
-            snapshot = Snapshot(begun, self._queue.jobs())
+            snapshot = Snapshot(begun, self._queue.jobs(names) if names else [])
         except NotNowError as error:
-            self.unanswered(error)
+            self._patience.bear(error)
             return None
-        self._mute_since = None
+        self._patience.renew()
         record = {"taken_at": begun, "jobs": [asdict(job) for job in snapshot.jobs]}
         atomic_write(self._path, json.dumps(record) + "\n")
         return snapshot
 
-    def unanswered(self, error: NotNowError) -> None:
-        """Bear with Slurm for a while.
+
+class Patience:
+    """Bears with what may pass by itself, for a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: float | None = None
+
+    def renew(self) -> None:
+        """It has passed."""
+        self._since = None
+
+    def bear(self, error: NotNowError) -> None:
+        """Once more.
 
         Raises
         ------
@@ -83,18 +100,23 @@ class Snapshots:
             The while is over.
         """
         now = time.monotonic()
-        self._mute_since = self._mute_since or now
-        if now - self._mute_since <= self._settings.patience_s:
+        self._since = self._since or now
+        waited = now - self._since
+        if waited <= self._seconds:
             return
-        minutes = (now - self._mute_since) / 60
-        self._mute_since = None
+        self._since = None
         if error.full:
-            raise UserError(
-                f"Slurm has taken no further job for {minutes:.0f} minutes ({error}), the limit of "
-                "the account or the user is reached; lower launcher.max_jobs, wait for other jobs "
-                "to end, or set launcher.account, then run the same command again."
-            )
+            raise full(error)
         raise UserError(
-            f"Slurm has not answered for {minutes:.0f} minutes ({error}); run the same command "
+            f"Slurm has not answered for {waited / 60:.0f} minutes ({error}); run the same command "
             "again when it does, nothing is lost."
         )
+
+
+def full(error: NotNowError) -> UserError:
+    """The sentence for an account or a user whose limit is reached."""
+    return UserError(
+        f"Slurm takes no further job ({error}): the limit of the account or the user is reached; "
+        "wait for other jobs to end, lower launcher.max_jobs or set another launcher.account or "
+        "launcher.qos, then run the same command again."
+    )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shlex
 import socket
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import fabric
 import invoke.exceptions
@@ -47,6 +48,8 @@ class Login(RemoteHost):
         """
         with self._explained():
             out, err, status = self.execute(command)
+        if status < 0:
+            raise ConnectionLostError(f"{self.settings.host}: the connection ended")
         return str(out), str(err), int(status)
 
     def write(self, path: str, content: bytes) -> None:
@@ -59,14 +62,32 @@ class Login(RemoteHost):
         ConnectionLostError
             It is not known whether the file was written.
         """
+        if not self._put(path, content):
+            self._make_directory(str(PurePosixPath(path).parent))
+            if not self._put(path, content):
+                raise ConnectionLostError(f"{self.settings.host}: {path} disappeared")
+
+    def _put(self, path: str, content: bytes) -> bool:
+        """False where the file's directory does not exist."""
         with self._explained():
             try:
                 self.connection.put(io.BytesIO(content), path)
+            except FileNotFoundError:
+                return False
             except PermissionError as error:
-                raise UserError(
-                    f"Cannot write {path} on {self.settings.host} ({error.strerror}); choose a "
-                    "directory there that you may write to as launcher.ssh.directory."
-                ) from None
+                raise self._unwritable(error.strerror or str(error)) from None
+        return True
+
+    def _make_directory(self, path: str) -> None:
+        _, err, status = self.ask(f"mkdir -p {shlex.quote(path)}")
+        if status != 0:
+            raise self._unwritable(err.strip().rpartition(": ")[2] or "it cannot be made")
+
+    def _unwritable(self, reason: str) -> UserError:
+        return UserError(
+            f"Cannot write {self.settings.directory} on {self.settings.host} ({reason}); choose a "
+            "directory there that you may write to as launcher.ssh.directory."
+        )
 
     def close(self) -> None:
         """End the connection."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +291,19 @@ def test_a_finished_step_is_not_run_again(tmp_path: Path) -> None:
         json.dumps({"converged": True, "cpu_s": 1.0, "wall_s": 2.0, "restarts": 0})
     )
     assert steps.run("1", "", {}).cpu_s == 1.0
+
+
+def test_a_program_asked_to_end_is_no_failure(tmp_path: Path) -> None:
+    """At its time limit a scheduler may end the program a moment before the calculation."""
+    program = tmp_path / "abinit"
+    program.write_text("#!/bin/sh\nkill -TERM $$\n")
+    program.chmod(0o755)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            Steps(tmp_path / "1", Programs(str(program))).run("2-ground-state", "", {})
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+    assert not (tmp_path / "1" / "2-ground-state" / DONE).exists()

@@ -287,6 +287,32 @@ def test_what_slurm_refuses_is_one_sentence(
     assert bench.names(key) == ["start", "end"]
 
 
+def test_an_account_over_its_limit(
+    bench: Any, many: list[KnownMaterial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits need a database of accounts, which this Slurm has not: here sbatch says the words."""
+    keys = bench.replay(many[:2])
+    stand_in = tmp_path / "bin" / "sbatch"
+    stand_in.parent.mkdir()
+    reason = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    stand_in.write_text(
+        f'#!/bin/sh\necho "sbatch: error: Batch job submission failed: {reason}" >&2\nexit 1\n'
+    )
+    stand_in.chmod(0o755)
+    launcher = launcher_of(bench, max_jobs=2)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
+        with pytest.raises(UserError, match=r"takes no further job .*launcher\.account"):
+            launcher.submit(keys)
+    launcher.submit(keys[:1])
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
+        launcher.submit(keys)
+        assert launcher.poll(keys)[keys[1]] is State.PENDING, "waits for our own jobs to end"
+    finish(bench, launcher, keys)
+    assert all(bench.names(key) == ["start", "end"] for key in keys)
+
+
 def test_a_machine_without_slurm(
     bench: Any, many: list[KnownMaterial], monkeypatch: pytest.MonkeyPatch
 ) -> None:
