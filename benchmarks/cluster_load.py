@@ -159,7 +159,7 @@ def main() -> None:
             print(submission(home, known[: given.held], array), flush=True)
         settings = {
             "launcher.kind": "slurm", "launcher.poll_s": given.poll_s, "launcher.settle_s": 2.0,
-            "launcher.pack": 10, "launcher.at_once": 2, "launcher.array": 10,
+            "launcher.pack": 25, "launcher.at_once": 2, "launcher.array": 10,
             "launcher.max_jobs": 20, "launcher.time": 3600,
         }  # fmt: skip
         print(campaign(Path(scratch) / "campaigns", known[: given.calculations], settings))
