@@ -62,8 +62,10 @@ def handed_out(
         calculation = Calculation(directory)
         place = run.launcher(directory.parent).place
         owner = run.ledger.claim(calculation.key, place)
+        if owner is None:
+            continue  # another machine has just recorded its result
         # Machines change their names: what lies here already is ours whatever the ledger calls it.
-        if owner in (None, place) or calculation.flow_path.exists() or not run.ledger.is_shared:
+        if owner == place or calculation.flow_path.exists() or not run.ledger.is_shared:
             calculation.prepare(run.engine, material)
             roots.setdefault(directory.parent, []).append(directory.name)
         else:
