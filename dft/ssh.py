@@ -131,6 +131,11 @@ class Login(RemoteHost):
                 f"with `ssh-keygen -R {host}` and connect once with ssh."
             ) from None
         except paramiko.AuthenticationException as error:
+            if "transport shut down" in str(error) or "timeout" in str(error):
+                self.close()
+                raise ConnectionLostError(
+                    f"{host}: the connection ended at its beginning"
+                ) from None
             raise UserError(
                 f"{host} does not let us in ({error}); `ssh {host}` has to work without a "
                 "password: set launcher.ssh.user and launcher.ssh.key_file, or load your key into "
