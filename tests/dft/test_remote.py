@@ -97,6 +97,7 @@ def test_connections_that_end_do_no_harm(
     thread.start()
     try:
         for begun in range(30):
+            bench.launchers.clear()
             launcher = launcher_of(bench, server.settings(there), pack=2, max_jobs=2)
             try:
                 launcher.submit(keys)
