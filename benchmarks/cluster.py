@@ -55,6 +55,7 @@ SelectTypeParameters=CR_CPU
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType={accounting}
 KillWait=1
+UnkillableStepTimeout=900
 OverTimeLimit=0
 InactiveLimit=0
 MinJobAge={min_job_age}
