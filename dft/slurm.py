@@ -312,8 +312,9 @@ class SlurmLauncher:
             job_id = allocation.job_id or self._find(allocation, snapshot)
             for number, task in enumerate(allocation.tasks):
                 left = {key for key in task if not self._is_done(key)}
-                if job_id is not None and left and left <= keys:
-                    yield replace(allocation, job_id=job_id).name_of(number)
+                known = replace(allocation, job_id=job_id)
+                if left and left <= keys and _job(known, number, snapshot) is not None:
+                    yield known.name_of(number)
 
     # Looking needs no lock.
 
@@ -368,7 +369,9 @@ class SlurmLauncher:
 
 
 def _job(allocation: Allocation, task: int, snapshot: Snapshot) -> Job | None:
-    return snapshot.by_number.get((allocation.job_id or "", task))
+    job = snapshot.by_number.get((allocation.job_id or "", task))
+    # A controller that lost its last jobs in a crash gives their numbers to others.
+    return job if job is not None and job.name == allocation.name else None
 
 
 def _of_job(files: Activity, allocation: Allocation, task: int, job: Job | None) -> Activity:
