@@ -185,7 +185,7 @@ def different(ledger: str, campaigns: int) -> list[str]:
     book = Ledger(ledger)
     found = []
     for number in range(campaigns):
-        table = book.calculations(f"campaign-{number}").sort_values("key")
+        table = book.calculations(f"campaign-{number}").sort_values("key").reset_index(drop=True)
         found.append(table[["key", "verdict", "detail", "status"]].to_json())
     return [f"campaign-{n} ended otherwise" for n, text in enumerate(found) if text != found[0]]
 

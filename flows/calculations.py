@@ -76,6 +76,17 @@ def handed_out(
     return roots, foreign
 
 
+def still_foreign(
+    run: CampaignRun, waiting: Sequence[tuple[Path, Material]], foreign: dict[str, str]
+) -> tuple[dict[Path, list[str]], dict[str, str]]:
+    """What has been given back since and is submitted here now, and what others still have."""
+    pending = {r.key: r for r in run.ledger.pending(run.config.name) if r.key in foreign}
+    free = [w for w in waiting if w[0].name in pending and pending[w[0].name].handle is None]
+    taken, others = handed_out(run, free)
+    kept = {key: str(r.handle) for key, r in pending.items() if r.handle is not None}
+    return taken, kept | others
+
+
 def note_foreign(run: CampaignRun, foreign: dict[str, str]) -> None:
     """Say what is waited for that runs elsewhere."""
     if foreign:

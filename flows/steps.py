@@ -18,7 +18,14 @@ from prefect.states import Completed
 
 from dft.calculation import State, calculation_key
 from flows.artifacts import LiveProgress, show_candidates, show_model, show_round
-from flows.calculations import cancelled, handed_out, note_foreign, open_calculations, settle
+from flows.calculations import (
+    cancelled,
+    handed_out,
+    note_foreign,
+    open_calculations,
+    settle,
+    still_foreign,
+)
 from flows.files import write_predictions, write_results, write_round
 from flows.limits import limit_of
 from flows.notifications import tell
@@ -44,7 +51,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 POLL_S = 0.2
-ASK_LEDGER_S = 2.0
+ASK_LEDGER_S = 5.0
 """Between two looks at what other machines have recorded."""
 NOTHING_NEW = "NothingNew"
 """Name of the state in which a series ends that has calculated every candidate."""
@@ -322,9 +329,7 @@ def calculate(run: CampaignRun, number: int) -> None:
             ask_at = time.monotonic() + ASK_LEDGER_S
             # Others may wait for what is done here, while we wait for what they do.
             settle(run, number, [key for key, state in states.items() if state is State.DONE])
-            still = {directory for directory, _ in open_calculations(run, number)}
-            waiting = [w for w in waiting if w[0].name in foreign and w[0] in still]
-            taken, foreign = handed_out(run, waiting)
+            taken, foreign = still_foreign(run, waiting, foreign)
             for root, keys in taken.items():
                 roots.setdefault(root, []).extend(keys)
 
