@@ -51,6 +51,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 POLL_S = 0.2
+MOST_NAMED = 30
+"""Picks that a note names."""
 ASK_LEDGER_S = 5.0
 """Between two looks at what other machines have recorded."""
 NOTHING_NEW = "NothingNew"
@@ -292,8 +294,9 @@ def select(run: CampaignRun, number: int, pool: Pool) -> None:
         expected = {name: pick[name] for name in EXPECTED}
         selections.append(Selection(calculation_key=key, **expected))
     run.ledger.select(record.id, selections, planned, materials)
-    names = ", ".join(material.formula for material in materials)
-    run.reporter.note(f"Picked for calculation: {names}.")
+    names = ", ".join(material.formula for material in materials[:MOST_NAMED])
+    more = len(materials) - MOST_NAMED
+    run.reporter.note(f"Picked for calculation: {names}{f' and {more} more' * (more > 0)}.")
 
 
 @Step
