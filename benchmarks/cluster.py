@@ -160,6 +160,14 @@ class Cluster:
         resume = f"scontrol update nodename={self.host} state=idle"
         self.wait(lambda: self.ask(resume, check=False) is not None and self._is_up())
 
+    def revive_node(self) -> None:
+        """Have a node work again that Slurm has set aside, as its administrator would.
+
+        A controller that was killed may give the number of a running job to another one.
+        """
+        if self.ask("sinfo -h -o %t", check=False).startswith("dr"):
+            self.ask(f"scontrol update nodename={self.host} state=resume", check=False)
+
     def _is_up(self) -> bool:
         return self.ask("sinfo -h -o %t").split()[0] in ("idle", "mix", "alloc")
 

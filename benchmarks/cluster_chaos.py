@@ -507,7 +507,11 @@ def run_all(
     waiting = [(scenarios[i % len(scenarios)], seed + i // len(scenarios)) for i in range(runs)]
     working: dict[int, tuple[Any, Path]] = {}
     number = 0
+    looked = time.monotonic()
     while waiting or working:
+        if time.monotonic() - looked > 5:
+            looked = time.monotonic()
+            cluster.revive_node()
         while waiting and len(working) < at_once:
             scenario, own = waiting.pop(0)
             number += 1
