@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from dft.allocations import Allocations
+from dft.allocations import Allocations, Plan
 from dft.calculation import State
 from dft.gate import judge
 from dft.slurm import SlurmLauncher
@@ -313,6 +313,29 @@ def test_an_account_over_its_limit(
     assert all(bench.names(key) == ["start", "end"] for key in keys)
 
 
+def test_what_left_the_queue_is_looked_up_in_the_accounts(
+    bench: Any, many: list[KnownMaterial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sacct needs a database, which this Slurm has not: here a program answers as it does."""
+    lost, cancelled = bench.replay(many[:2])
+    launcher = launcher_of(bench, settle_s=0)
+    ended = {}
+    for key, job, state in ((lost, "990001", "TIMEOUT"), (cancelled, "990002", "CANCELLED by 0")):
+        one = launcher.allocations.create([[key]], 1, Plan([[key]], 1, 4, None))
+        launcher.allocations.submitted(one, job)
+        ended[one.name] = f"{job}|{one.name}|{state}|0:0|00:01:07|vm\n"
+    stand_in = tmp_path / "bin" / "sacct"
+    stand_in.parent.mkdir()
+    cases = "".join(f"*{name}*) printf '{line}' ;; " for name, line in ended.items())
+    stand_in.write_text(f'#!/bin/sh\ncase "$*" in {cases}esac\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
+    bench.wait(lambda: set(launcher.poll([lost, cancelled]).values()) == {State.DONE, State.LOST})
+    assert launcher.poll([lost, cancelled])[cancelled] is State.LOST
+    assert "job 990002 was cancelled" in bench.calculation(cancelled).cancelled_path.read_text()
+    assert bench.names(lost) == ["start", "end"] and bench.names(cancelled) == []
+
+
 def test_a_machine_without_slurm(
     bench: Any, many: list[KnownMaterial], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,8 +408,6 @@ def test_the_job_needs_no_more_than_its_files(bench: Any, many: list[KnownMateri
     """What a compute node runs, without Slurm: the record is all that it reads."""
     (key,) = bench.replay(many[:1])
     allocations = Allocations(bench.root)
-    from dft.allocations import Plan
-
     allocation = allocations.create([[key]], 1, Plan([[key]], 1, 2, None))
     done = subprocess.run(
         [sys.executable, "-m", "dft.slurm_task", str(bench.root), allocation.name, "0"],
