@@ -22,7 +22,7 @@ from dft.slurm_settings import SlurmLauncherSettings
 from screening.errors import UserError
 from screening.material import KnownMaterial
 
-PATIENCE_S = 90.0
+PATIENCE_S = 240.0
 QUICK = {"poll_s": 0.5, "settle_s": 0.5, "time": 600}
 
 

@@ -28,7 +28,7 @@ from screening.material import KnownMaterial
 pytestmark = pytest.mark.usefixtures("cluster")
 
 QUICK = {"poll_s": 0.3, "settle_s": 0.5, "time": 600}
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 
 
 def launcher_of(bench: Any, **settings: Any) -> SlurmLauncher:

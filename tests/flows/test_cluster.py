@@ -73,7 +73,7 @@ def start(place: Path, command: str) -> subprocess.Popen[bytes]:
         )  # fmt: skip
 
 
-def wait(condition: Callable[[], object], seconds: float = 90.0) -> None:
+def wait(condition: Callable[[], object], seconds: float = 240.0) -> None:
     give_up = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up, "waited in vain"
