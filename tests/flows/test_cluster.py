@@ -83,7 +83,7 @@ def wait(condition: Callable[[], object], seconds: float = 240.0) -> None:
 def test_killed_watched_and_cancelled(
     tmp_path: Path, screen: Any, quick: str, executed: Any, cluster: Any
 ) -> None:
-    command = f"run --rounds 1 --batch 2 {quick} {SLURM} --set engine.delay_s=6"
+    command = f"run --rounds 1 --batch 2 {quick} {SLURM} --set engine.delay_s=20"
     flow = start(tmp_path, command)
     wait(lambda: len(executed(tmp_path)) == 2 or flow.poll() is not None)
     flow.send_signal(signal.SIGKILL)
