@@ -176,6 +176,10 @@ def benchmark(
     data: Annotated[
         Path, typer.Option(envvar="SCREEN_DATA", help="Folder with dielectric_tensors.parquet.")
     ] = Path("../shared/data"),
+    means: Annotated[
+        Path | None,
+        typer.Option(help="Table of further mean permittivities, for the variant 'means'."),
+    ] = None,
     splits: Annotated[str, typer.Option(help="Numbers of the published splits.")] = "1,2,3,4,5",
     tail: Annotated[bool, typer.Option(help="Also leave out the extremes and rank.")] = True,
     unlike: Annotated[
@@ -208,8 +212,10 @@ def benchmark(
         numbers = sorted({text.strip() for text in splits.split(",")})
         if not set(numbers) <= {str(n + 1) for n in range(N_SPLITS)}:
             raise UserError(f"--splits {splits}: give numbers from 1 to {N_SPLITS}, like 1,2,5.")
-        table = TensorTable.read(data / "dielectric_tensors.parquet")
-        chosen = {name: known[name] for name in names or known}
+        if means is None and "means" in (names or []):
+            raise UserError("The variant 'means' learns from a table that --means has to name.")
+        chosen = {name: known[name] for name in names or known if means or name != "means"}
+        table = TensorTable.read(data / "dielectric_tensors.parquet", means)
         make_cards(
             chosen, table, [int(n) for n in numbers], work, cards, typer.echo,
             tail=tail, unlike=unlike,

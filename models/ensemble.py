@@ -248,12 +248,13 @@ class Ensemble:
     def finished(self, targets: Array, examples: Examples) -> Prediction:
         """Tensors from the networks' L, with calibrated spread."""
         physical = examples.context[:, PHYSICS.start].astype(float)
-        spread = self.calibration.spread_out(targets, physical)
         inputs = examples.inputs(self.normalise, self.layout, torch.device("cpu"))
+        distance = self.domain.distances(inputs, examples.crystals).astype(float)
+        spread = self.calibration.spread_out(targets, physical, distance)
         return Prediction(
             electronic=electronic_from_target(spread[:, :, 0]),
             ionic=from_target(spread[:, :, 1]),
-            distance=self.domain.distances(inputs, examples.crystals).astype(float),
+            distance=distance,
             physical=physical > 0,
         )
 

@@ -57,7 +57,7 @@ def fit(
     progress: Progress | None = None,
     held_out: Callable[[KnownMaterial], bool] | None = None,
 ) -> Ensemble:
-    """Train on materials with at least one known part.
+    """Train on materials with at least one known part, or the mean of one.
 
     Parameters
     ----------
@@ -99,13 +99,15 @@ class _Fit:
         self.cache = cache
         self.device = resolve_device(settings.device)
         self.layout = cache.encoder.layout
-        groups = [_composition(k) for k in known]
-        split = split_by_group(groups, seed)
+        groups = [composition_of(k) for k in known]
+        # A mean tests nothing, and is not trained on where its composition is held out.
+        whole = np.flatnonzero([_has_tensor(k) for k in known])
         if held_out is None:
-            self.held_out = split.validation
+            self.held_out = whole[split_by_group([groups[i] for i in whole], seed).validation]
         else:
-            self.held_out = np.flatnonzero([held_out(k) for k in known])
-        self.training = np.setdiff1d(np.arange(len(known)), self.held_out)
+            self.held_out = np.array([i for i in whole if held_out(known[i])], dtype=np.int64)
+        unseen = {groups[i] for i in self.held_out}
+        self.training = np.array([i for i, group in enumerate(groups) if group not in unseen])
         self.folds = _folds(groups, FOLDS, seed)
         self.seeds = [1000 * seed + 10 * member for member in range(settings.members)]
         gaps = [k.material.band_gap if settings.band_gap else None for k in known]
@@ -161,7 +163,7 @@ class _Fit:
         members = self.settings.members
         # Every crystal is left out by one member, whose charges it gets: its estimate is then as
         # good or bad as those of crystals never seen.
-        parts = _folds([_composition(k) for k in self.known], members, self.seed + 1)
+        parts = _folds([composition_of(k) for k in self.known], members, self.seed + 1)
         inputs = self._inputs()
         network = self._network(LATENT_BORN, n_tensors=1, asymmetric=True)
         network.reset(self.seeds, torch.zeros(members, 1))
@@ -246,7 +248,7 @@ def training_hash(known: Sequence[KnownMaterial], settings: ModelSettings, seed:
     rows = [
         [
             k.material.structure_hash, k.functional, k.tensors.to_dict(), k.material.band_gap,
-            k.extras.get("born_charges"),
+            [k.extras.get(name) for name in ("born_charges", "mean_electronic", "mean_ionic")],
         ]
         for k in _in_order(known)
     ]  # fmt: skip
@@ -259,7 +261,7 @@ def _in_order(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
     )
 
 
-def _composition(known: KnownMaterial) -> str:
+def composition_of(known: KnownMaterial) -> str:
     """Reduced formula of the structure; a table may spell its formulas in any way."""
     return str(known.material.structure.composition.reduced_formula)
 
@@ -268,9 +270,9 @@ def _usable(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
     rows = [
         k
         for k in _in_order(known)
-        if k.tensors.electronic is not None or k.tensors.ionic is not None
+        if _has_tensor(k) or "mean_electronic" in k.extras or "mean_ionic" in k.extras
     ]
-    n_groups = len({_composition(k) for k in rows})
+    n_groups = len({composition_of(k) for k in rows if _has_tensor(k)})
     if n_groups < 10:
         raise UserError(
             f"Only {n_groups} compositions with known dielectric tensors to learn from; the "
@@ -285,6 +287,10 @@ def _usable(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
     return rows
 
 
+def _has_tensor(known: KnownMaterial) -> bool:
+    return known.tensors.electronic is not None or known.tensors.ionic is not None
+
+
 def _folds(groups: Sequence[str], n: int, seed: int) -> Indices:
     """Number of the part (0 to n − 1) of each row, whole groups at a time."""
     names = sorted(set(groups))
@@ -295,16 +301,23 @@ def _folds(groups: Sequence[str], n: int, seed: int) -> Indices:
 
 def _labels(known: Sequence[KnownMaterial], device: torch.device) -> Labels:
     targets = np.zeros((len(known), 2, 3, 3))
-    mask = np.zeros((len(known), 2))
+    mask, weak = np.zeros((len(known), 2)), np.zeros((len(known), 2))
+    means = np.zeros((len(known), 2))
     for i, k in enumerate(known):
         if k.tensors.electronic is not None:
             targets[i, 0], mask[i, 0] = electronic_target(k.tensors.electronic), 1.0
+        elif (mean := k.extras.get("mean_electronic")) is not None:
+            means[i, 0], weak[i, 0] = _isotropic(mean - 1), 1.0
         if k.tensors.ionic is not None:
             targets[i, 1], mask[i, 1] = to_target(k.tensors.ionic), 1.0
-    return Labels(
-        torch.as_tensor(targets, dtype=torch.float32, device=device),
-        torch.as_tensor(mask, dtype=torch.float32, device=device),
-    )
+        elif (mean := k.extras.get("mean_ionic")) is not None:
+            means[i, 1], weak[i, 1] = _isotropic(mean), 1.0
+    arrays = (targets, mask, means, weak)
+    return Labels(*(torch.as_tensor(a, dtype=torch.float32, device=device) for a in arrays))
+
+
+def _isotropic(y: float) -> float:
+    return float(to_target(y * np.eye(3))[0, 0])
 
 
 def _mean_targets(labels: Labels, rows: Indices) -> list[float]:

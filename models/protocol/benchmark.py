@@ -18,6 +18,7 @@ from models.protocol.splits import N_SPLITS, published_split
 from models.protocol.table import TensorTable
 from models.protocol.variants import EnsembleVariant, Outcome, Variant
 from screening.io import atomic_path
+from screening.material import KnownMaterial
 from screening.tensors import mean_permittivity
 
 Array = NDArray[np.float64]
@@ -105,9 +106,12 @@ def splits_card(
 def card_header(name: str, variant: Variant, table: TensorTable) -> dict[str, Any]:
     """What every card begins with."""
     settings = variant.settings.model_dump() if isinstance(variant, EnsembleVariant) else {}
+    data: dict[str, Any] = {"file": "dielectric_tensors.parquet", "sha256": table.digest}
+    if isinstance(variant, EnsembleVariant) and variant.with_means:
+        data |= {"means": len(table.means), "means_sha256": table.means_digest}
     return {
         "variant": name,
-        "data": {"file": "dielectric_tensors.parquet", "sha256": table.digest},
+        "data": data,
         "settings": settings,
         "hardware": hardware(),
     }
@@ -190,6 +194,11 @@ def tail_rows(table: TensorTable, merit: str) -> tuple[Indices, Indices, Indices
     return ranked, extreme, kept
 
 
+def sum_of_means(known: KnownMaterial) -> float:
+    """ε̄ as far as the means tell."""
+    return float(sum(known.extras.get(f"mean_{part}", 0.0) for part in ("electronic", "ionic")))
+
+
 def true_merit(table: TensorTable, rows: Indices, merit: str) -> Array:
     """True ε̄ or anisotropy ratio."""
     static = table.truth("static")[rows]
@@ -214,7 +223,10 @@ def run_tail(
     path = work / name / f"tail-{merit}.npz"
     if not path.exists():
         validation = validation_of(table, kept)
-        outcome = variant(table, np.setdiff1d(kept, validation), validation, ranked, 98)
+        training = np.setdiff1d(kept, validation)
+        limit = true_merit(table, extreme, merit).min()
+        usable = table.means_like(lambda k: merit != "mean" or sum_of_means(k) < limit)
+        outcome = variant(usable, training, validation, ranked, 98)
         save_outcome(path, ranked, outcome)
     _, outcome = load_outcome(path)
     card = {**card_header(name, variant, table), "merit": merit, "n_ranked": len(ranked)}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.cache import FeatureCache, ForceConstantCache
 from models.calibration import PARTS
 from models.ensemble import Ensemble
-from models.fitting import fit
+from models.fitting import composition_of, fit
 from models.protocol.table import TensorTable
 from models.settings import ModelSettings
 from screening.errors import UserError
@@ -60,11 +60,12 @@ Variant = Callable[[TensorTable, Indices, Indices, Indices, int], Outcome]
 
 @dataclass(frozen=True)
 class EnsembleVariant:
-    """Our ensemble with some settings."""
+    """Our ensemble with some settings, trained with or without the table's means."""
 
     settings: ModelSettings
     cache: FeatureCache
     progress: Progress | None = None
+    with_means: bool = False
 
     def trained(
         self, table: TensorTable, training: Indices, validation: Indices, seed: int
@@ -72,6 +73,9 @@ class EnsembleVariant:
         """The ensemble, and what its training took in wall and CPU seconds."""
         held_out = {id(table.known[i]) for i in validation}
         known = [table.known[i] for i in (*training, *validation)]
+        if self.with_means:
+            strangers = set(table.groups) - {table.groups[i] for i in training}
+            known += [k for k in table.means if composition_of(k) not in strangers]
         wall, cpu = time.perf_counter(), time.process_time()
         ensemble = fit(
             known, self.settings, seed, self.cache, self.progress, lambda k: id(k) in held_out
@@ -190,8 +194,8 @@ def variants(cache: FeatureCache, progress: Progress | None = None) -> dict[str,
     """Every predictor that ``screen benchmark`` knows, by name."""
     ours = ModelSettings(encoder=cache.encoder_name)
 
-    def changed(**values: Any) -> EnsembleVariant:
-        return EnsembleVariant(ours.model_copy(update=values), cache, progress)
+    def changed(with_means: bool = False, **values: Any) -> EnsembleVariant:
+        return EnsembleVariant(ours.model_copy(update=values), cache, progress, with_means)
 
     return {
         "median": median,
@@ -199,4 +203,5 @@ def variants(cache: FeatureCache, progress: Progress | None = None) -> dict[str,
         "direct": changed(band_gap=False, physics_effort=0),
         "direct-gap": changed(physics_effort=0),
         "physics": changed(),
+        "means": changed(with_means=True),
     }
