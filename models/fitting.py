@@ -179,7 +179,7 @@ class _Fit:
         trained = set(rows.tolist())
         fair = [c[parts[i], None] if i in trained else c for i, c in enumerate(found)]
         within = self.examples.within(self.settings.physics_effort)
-        easy = [i for i in within if _has_ionic_part(self.known[i])]
+        easy = [i for i in within if self.known[i].tensors.ionic is not None]
         self.examples.add_physics(
             fair, ForceConstantCache.beside(self.cache), easy,
             _labelled(self.progress, "force constants of known crystals"),
@@ -289,10 +289,6 @@ def _usable(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
 
 def _has_tensor(known: KnownMaterial) -> bool:
     return known.tensors.electronic is not None or known.tensors.ionic is not None
-
-
-def _has_ionic_part(known: KnownMaterial) -> bool:
-    return known.tensors.ionic is not None or "mean_ionic" in known.extras
 
 
 def _folds(groups: Sequence[str], n: int, seed: int) -> Indices:

@@ -63,7 +63,7 @@ def test_nothing_learned_changes_nothing() -> None:
 def test_outside_the_domain_errors_are_expected_to_grow() -> None:
     targets = RANDOM.normal(size=(3, 4, 2, 3, 3))
     targets = targets + np.swapaxes(targets, -1, -2)
-    distance = np.array([0.2, 1.0, 1.5, 3.0])
+    distance = np.array([0.2, 1.0, 1.5, 30.0])
     found = Calibration.none().spread_out(targets, np.zeros(4), distance)
     for part in range(2):
         ratio = spread_of(found[:, :, part]) / spread_of(targets[:, :, part])

@@ -193,7 +193,7 @@ def test_the_functional_is_learned(
         np.log(mean_permittivity(ensemble.predict(structures(builtin), xc, cache).electronic))
         for xc in ("PBE", "PBEsol")
     )
-    assert (pbesol > pbe).mean() > 0.9
+    assert (pbesol > pbe).mean() > 0.7
     assert 0.1 < float((pbesol - pbe).mean()) < np.log(1.6)
 
 
