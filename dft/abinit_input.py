@@ -55,6 +55,8 @@ class Tuning:
         Overlap of PAW spheres that is tolerated (pawovlp).
     relax
         What is relaxed before anything else.
+    refine
+        Whether a narrow gap may ask for a finer mesh.
     """
 
     ecut: float
@@ -68,6 +70,7 @@ class Tuning:
     symmetry_tolerance: float | None = 1e-4
     overlap_percent: float = 5.0
     relax: Relaxation = "none"
+    refine: bool = True
 
     @classmethod
     def first(cls, settings: AbinitSettings, elements: set[str], is_paw: bool) -> Tuning:
@@ -80,6 +83,8 @@ class Tuning:
             scf_tolerance=level.scf_tolerance,
             response_tolerance=level.response_tolerance,
             relax=settings.relax,
+            # A mesh that a person chose stays.
+            refine=settings.k_spacing is None,
         )
 
     def to_dict(self) -> dict[str, Any]:
