@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from screening.errors import UserError
 from screening.material import Material
 
@@ -32,6 +35,12 @@ SOURCES = {
 }
 """Compilations in which the lattice constants of the list are tabulated."""
 
+N_HALL = 530
+FIRST_TETRAGONAL, FIRST_TRIGONAL, FIRST_CUBIC = 75, 143, 195
+SAME = 1e-4
+"""Fractional coordinates nearer than this are the same."""
+
+Array = NDArray[np.float64]
 Sites = dict[str, list[str]]
 
 
@@ -77,17 +86,23 @@ class Crystal:
         UserError
             The row does not fit its structure type.
         """
+        import spglib
         from pymatgen.core import Structure
 
         symbol, sites = _prototype(self.prototype)
         if len(self.species) != len(sites):
             raise UserError(f"{self.name} in the list of crystals needs {len(sites)} species.")
-        species, coordinates = [], []
+        operations: Any = spglib.get_symmetry_from_database(_hall(symbol)[0])
+        species: list[str] = []
+        positions: list[Array] = []
         for element, letter in zip(self.species, sorted(sites), strict=True):
             for site in sites[letter]:
-                species.append(element)
-                coordinates.append([self._coordinate(word) for word in site.split()])
-        full = Structure.from_spacegroup(symbol, self._lattice(), species, coordinates)
+                first = np.array([self._coordinate(word) for word in site.split()])
+                orbit = operations["rotations"] @ first + operations["translations"]
+                for position in _distinct(orbit):
+                    species.append(element)
+                    positions.append(position)
+        full = Structure(self._lattice(), species, positions)
         return full.get_primitive_structure().get_sorted_structure()
 
     def material(self) -> Material:
@@ -106,18 +121,15 @@ class Crystal:
 
     def _lattice(self) -> Lattice:
         from pymatgen.core import Lattice
-        from pymatgen.symmetry.groups import SpaceGroup
 
-        system = SpaceGroup(self.space_group).crystal_system
-        match system:
-            case "cubic":
-                return Lattice.cubic(self.a)
-            case "tetragonal":
-                return Lattice.tetragonal(self.a, self.c)
-            case "hexagonal" | "trigonal":
-                return Lattice.hexagonal(self.a, self.c)
-            case _:
-                return Lattice.orthorhombic(self.a, self.b, self.c)
+        _, number = _hall(self.space_group)
+        if number >= FIRST_CUBIC:
+            return Lattice.cubic(self.a)
+        if number >= FIRST_TRIGONAL:
+            return Lattice.hexagonal(self.a, self.c)
+        if number >= FIRST_TETRAGONAL:
+            return Lattice.tetragonal(self.a, self.c)
+        return Lattice.orthorhombic(self.a, self.b, self.c)
 
 
 @functools.cache
@@ -137,6 +149,29 @@ def crystals() -> tuple[Crystal, ...]:
 def _assignment(word: str) -> tuple[str, float]:
     name, _, value = word.partition("=")
     return name, float(value)
+
+
+@functools.cache
+def _hall(symbol: str) -> tuple[int, int]:
+    """Hall number and number of a space group in its first setting: origin 1, hexagonal axes."""
+    import spglib
+
+    for hall in range(1, N_HALL + 1):
+        found = spglib.get_spacegroup_type(hall)
+        if found is not None and found.international_short == symbol:
+            return hall, int(found.number)
+    raise UserError(f"There is no space group '{symbol}' as in the list of prototypes.")
+
+
+def _distinct(orbit: Array) -> list[Array]:
+    """Positions (n, 3) in fractions of the cell, without those that coincide."""
+    found: list[Array] = []
+    for position in orbit:
+        differences = (position - found) if found else np.ones((1, 3)) / 2
+        differences = differences - np.round(differences)
+        if (np.abs(differences).max(axis=1) > SAME).all():
+            found.append(position % 1.0)
+    return found
 
 
 @functools.cache
