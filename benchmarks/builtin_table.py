@@ -29,6 +29,8 @@ from screening.prototypes import SOURCES, Crystal, crystals
 
 TABLE = Path("screening/data/abinit-prototypes.jsonl")
 POLL_S = 1.0
+IONIC = 1.3
+"""Difference of electronegativities above which gaps are usually wide."""
 
 
 def main() -> None:
@@ -127,6 +129,9 @@ def estimate(crystal: Crystal) -> float:
     points = math.prod(mesh(structure, tuning.k_spacing)) / 2
     reduced = points * min(1.0, 4 * directions / len(dataset.rotations)) + 1
     waves = structure.volume * tuning.ecut**1.5
+    # Covalent crystals have narrow gaps, which ask for a finer mesh.
+    poles = [site.specie.X for site in structure]
+    points *= 1.0 if max(poles) - min(poles) > IONIC else 3.0
     return float(
         electrons * waves * (points + perturbations * reduced) * (1 + electrons / 40) / 1e8
         * np.sqrt(len(structure))
