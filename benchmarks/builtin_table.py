@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path("calculations"))
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--list", action="store_true", help="print the order and stop")
+    parser.add_argument("--collect", action="store_true", help="write what is done, start nothing")
     given = parser.parse_args()
     engine = AbinitEngine(AbinitSettings())
     known = {row["name"] for row in rows(given.table)}
@@ -45,12 +46,16 @@ def main() -> None:
     order = sorted((estimate(crystal), crystal.name, crystal) for crystal in wanted)
     launcher = make_launcher(LocalLauncherSettings(max_parallel=1), given.directory)
     for number, (relative, name, crystal) in enumerate(order):
-        print(f"{time.strftime('%H:%M:%S')} {number}/{len(order)} {name} {relative:.2g}", flush=True)
+        print(
+            f"{time.strftime('%H:%M:%S')} {number}/{len(order)} {name} {relative:.2g}", flush=True
+        )
         if given.list:
             continue
         material = crystal.material()
         key = calculation_key(material.structure_hash, engine.settings_hash)
         calculation = Calculation(given.directory / key)
+        if given.collect and calculation.result() is None:
+            continue
         calculation.prepare(engine, material)
         launcher.submit([key])
         while launcher.poll([key])[key] is not State.DONE:
@@ -104,16 +109,19 @@ def record(crystal: Crystal, calculation: Calculation, engine: AbinitEngine) -> 
             **engine.settings(),
             **used,
         },
-        "cost": output.cost,
+        "attempts": [
+            {name: attempt[name] for name in ("why", "failure", "settings", "steps", "cpu_s")}
+            for attempt in output.attempts
+        ],
         "cpu_s": output.cost.get("cpu_s", 0.0),
     }
 
 
 def estimate(crystal: Crystal) -> float:
     """What a crystal costs, in units that only order them."""
-    from screening.symmetry import cell_of
-
     import spglib
+
+    from screening.symmetry import cell_of
 
     structure = crystal.structure()
     settings = AbinitSettings()

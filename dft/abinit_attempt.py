@@ -11,8 +11,8 @@ import numpy as np
 
 from dft import abinit_parse as parse
 from dft.abinit_input import Inputs, Tuning, anaddb
-from dft.abinit_settings import NARROW_EV
 from dft.abinit_run import AbinitError, Programs, StepRecord, Steps, perturbations
+from dft.abinit_settings import NARROW_EV
 from dft.ladder import Failure, Finding, classify, doubtful_charges, doubtful_mode
 from screening.io import atomic_write
 from screening.symmetry import cell_of

@@ -46,7 +46,7 @@ class Accuracy:
     response_tolerance: float
 
 
-NARROW_EV = 2.5
+NARROW_EV = 2.0
 """Direct gap below which the response varies so quickly with k that a mesh good enough for ionic
 crystals is not enough."""
 

@@ -133,7 +133,8 @@ class KnownMaterial:
     functional
         Exchange-correlation functional of the calculation, ``"PBE"`` or ``"PBEsol"``.
     extras
-        What else the source says: ``born_charges`` (n × 3 × 3, units of e), ``min_optical_thz``.
+        What else the source says: ``born_charges`` (n × 3 × 3, units of e), ``min_optical_thz``,
+        ``cpu_s`` (processor seconds that the calculation took).
     """
 
     material: Material

@@ -28,10 +28,10 @@ SOURCES = {
     "W3": "R. W. G. Wyckoff, Crystal Structures, 2nd ed., vol. 3 (1965)",
     "LB": "Landolt-Börnstein, New Series III/17 and III/41; O. Madelung, Semiconductors: Data "
     "Handbook (2004)",
-    "M": "F. S. Galasso, Structure, Properties and Preparation of Perovskite-Type Compounds (1969); "
-    "Landolt-Börnstein, New Series III/36",
-    "P": "single determinations as collected in Pearson's Handbook of Crystallographic Data (1991) "
-    "and the Inorganic Crystal Structure Database",
+    "M": "F. S. Galasso, Structure, Properties and Preparation of Perovskite-Type Compounds "
+    "(1969); Landolt-Börnstein, New Series III/36",
+    "P": "single determinations as collected in Pearson's Handbook of Crystallographic Data "
+    "(1991) and the Inorganic Crystal Structure Database",
 }
 """Compilations in which the lattice constants of the list are tabulated."""
 
@@ -136,14 +136,14 @@ class Crystal:
 def crystals() -> tuple[Crystal, ...]:
     """The list, in the order in which it is written."""
     text = (resources.files("screening") / "data" / "crystals.csv").read_text(encoding="utf-8")
-    return tuple(
-        Crystal(
-            row["name"], row["prototype"], tuple(row["species"].split()),
-            *(float(row[axis] or 0) for axis in "abc"),
-            dict(_assignment(word) for word in row["parameters"].split()), row["source"],
-        )
-        for row in csv.DictReader(text.splitlines())
-    )  # fmt: skip
+    return tuple(_crystal(row) for row in csv.DictReader(text.splitlines()))
+
+
+def _crystal(row: dict[str, str]) -> Crystal:
+    a, b, c = (float(row[axis] or 0) for axis in "abc")
+    parameters = dict(_assignment(word) for word in row["parameters"].split())
+    species = tuple(row["species"].split())
+    return Crystal(row["name"], row["prototype"], species, a, b, c, parameters, row["source"])
 
 
 def _assignment(word: str) -> tuple[str, float]:
