@@ -10,52 +10,50 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dft.abinit import AbinitEngine
-from dft.abinit_input import Tuning, mesh
 from dft.abinit_settings import AbinitSettings
 from dft.calculation import Calculation, State, calculation_key
+from dft.cost import HOUR_S
 from dft.gate import judge
 from dft.launcher import make_launcher
-from dft.pseudopotentials import find
 from dft.settings import LocalLauncherSettings
 from screening.prototypes import SOURCES, Crystal, crystals
 
 TABLE = Path("screening/data/abinit-prototypes.jsonl")
 POLL_S = 1.0
-IONIC = 1.3
-"""Difference of electronegativities above which gaps are usually wide."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--directory", type=Path, default=Path("calculations"))
     parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--first", nargs="*", default=[], help="names to begin with")
     parser.add_argument("--list", action="store_true", help="print the order and stop")
     parser.add_argument("--collect", action="store_true", help="write what is done, start nothing")
     given = parser.parse_args()
     engine = AbinitEngine(AbinitSettings())
     known = {row["name"] for row in rows(given.table)}
     wanted = [crystal for crystal in crystals() if crystal.name not in known]
-    order = sorted((estimate(crystal), crystal.name, crystal) for crystal in wanted)
+    materials = {crystal.name: crystal.material() for crystal in wanted}
+    seconds = {n: engine.cost(m).core_hours * HOUR_S for n, m in materials.items()}
+    order = sorted(wanted, key=lambda c: (c.name not in given.first, seconds[c.name]))
     launcher = make_launcher(LocalLauncherSettings(max_parallel=1), given.directory)
-    for number, (relative, name, crystal) in enumerate(order):
-        print(
-            f"{time.strftime('%H:%M:%S')} {number}/{len(order)} {name} {relative:.2g}", flush=True
-        )
+    total = sum(seconds.values()) / HOUR_S
+    print(f"{len(known)} crystals in the table, {len(order)} to go: {total:.0f} core-hours")
+    for crystal in order:
+        material, expected = materials[crystal.name], seconds[crystal.name]
         if given.list:
+            print(f"{crystal.name}: {expected:.0f} s expected")
             continue
-        material = crystal.material()
         key = calculation_key(material.structure_hash, engine.settings_hash)
         calculation = Calculation(given.directory / key)
         if given.collect and calculation.result() is None:
             continue
+        print(f"{time.strftime('%H:%M:%S')} {crystal.name}: {expected:.0f} s expected", flush=True)
         calculation.prepare(engine, material)
         launcher.submit([key])
         while launcher.poll([key])[key] is not State.DONE:
@@ -115,35 +113,6 @@ def record(crystal: Crystal, calculation: Calculation, engine: AbinitEngine) -> 
         ],
         "cpu_s": output.cost.get("cpu_s", 0.0),
     }
-
-
-def estimate(crystal: Crystal) -> float:
-    """What a crystal costs, in units that only order them."""
-    import spglib
-
-    from screening.symmetry import cell_of
-
-    structure = crystal.structure()
-    settings = AbinitSettings()
-    files = find(settings.pseudopotentials, {site.specie.symbol for site in structure})
-    electrons = sum(files[site.specie.symbol].valence for site in structure)
-    tuning = Tuning.first(settings, set(files), is_paw=True)
-    dataset = spglib.get_symmetry_dataset(cell_of(structure), 0.01)
-    orbits = len(set(dataset.equivalent_atoms))
-    directions = 1 if dataset.number >= 195 else 2 if dataset.number >= 75 else 3
-    perturbations = (orbits + 1) * directions
-    # Half the mesh by time reversal for the three derivatives in k; the operations of the crystal
-    # reduce it further for the responses.
-    points = math.prod(mesh(structure, tuning.k_spacing)) / 2
-    reduced = points * min(1.0, 4 * directions / len(dataset.rotations)) + 1
-    waves = structure.volume * tuning.ecut**1.5
-    # Covalent crystals have narrow gaps, which ask for a finer mesh.
-    poles = [site.specie.X for site in structure]
-    points *= 1.0 if max(poles) - min(poles) > IONIC else 3.0
-    return float(
-        electrons * waves * (points + perturbations * reduced) * (1 + electrons / 40) / 1e8
-        * np.sqrt(len(structure))
-    )  # fmt: skip
 
 
 if __name__ == "__main__":
