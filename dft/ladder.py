@@ -111,7 +111,7 @@ def next_rung(
             return dataclasses.replace(
                 tuning, overlap_percent=25.0
             ), "allow PAW spheres to overlap by 25 %"
-        case Failure.MESH:
+        case Failure.MESH if tuning.refine:
             spacing = round(tuning.k_spacing * FINER, 4)
             return dataclasses.replace(
                 tuning, k_spacing=spacing, refine=False

@@ -32,7 +32,7 @@ from screening.settings import (
 from screening.tasks import get_task, task_names
 
 BUILTIN_BATCH = 4
-"""Calculations per round on the built-in data, which hold only 26 candidates."""
+"""Calculations per round on the built-in data, which hold few candidates."""
 
 SOURCE_KINDS = ("builtin", "table", "folder", "ase", "mp", "optimade", "replay", "abinit", "vasp")
 """Names that pydantic puts into the place of a mistake, and a user's file does not have."""
