@@ -137,7 +137,7 @@ class Inputs:
         cell = "optcell 2\ndilatmx 1.08\necutsm 0.5" if self.tuning.relax == "cell" else "optcell 0"
         return self._text(
             f"ionmov 2\nntime 60\n{cell}\ntolmxf 5.0e-5\ntoldff 5.0e-6\nprtwf 0\nprtden 0\n"
-            f"prtddb 0\nprteig 0\nnstep {self.tuning.scf_steps}"
+            f"prteig 0\nnstep {self.tuning.scf_steps}"
         )
 
     def ground_state(self) -> str:

@@ -200,3 +200,20 @@ def test_a_narrow_gap_asks_for_a_finer_mesh_and_is_no_failed_attempt(
     assert "mesh too coarse" in first["failure"] and "5-response" not in first["steps"]
     assert second["settings"]["k_spacing"] == pytest.approx(2.5 * FINER)
     assert not second["settings"]["refine"] and "5-response" in second["steps"]
+
+
+def test_a_cell_is_relaxed_before_its_response(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stretched = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(4.2), ["Li", "H"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    ).get_primitive_structure()
+    output = climb(stretched, CRUDE.model_copy(update={"relax": "cell"}))
+    assert output.relaxed_structure is not None, output.error
+    relaxed = Structure.from_dict(output.relaxed_structure)
+    # 4.0 Å with PBE; so crude a cutoff is some per cent off.
+    assert 3.8 < (4 * relaxed.volume) ** (1 / 3) < 4.15
+    assert relaxed.get_space_group_info()[0] == "Fm-3m"
+    assert {"1-relax", "1-relax-again", "5-response"} <= set(output.attempts[0]["steps"])
+    assert output.cost["volume"] == pytest.approx(relaxed.volume)
