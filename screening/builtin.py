@@ -2,9 +2,9 @@
 
 Small crystals at measured lattice constants (PBE, GPAW PAW setups, ABINIT 9.6.2): a first table,
 and one that ``benchmarks/builtin_table.py`` goes on computing from :mod:`screening.prototypes`.
-A third of the first table, drawn once by the hash of the names, is known when a campaign starts; all
-others are the candidates, and their tensors stay hidden until the campaign asks for them. Calculations
-that gave no tensor stay in the tables, with their reasons, and are no candidates.
+A third of the first table, drawn once by the hash of the names, is known when a campaign starts;
+all others are the candidates, and their tensors stay hidden until the campaign asks for them.
+Calculations that gave no tensor stay in the tables, with their reasons, and are no candidates.
 """
 
 from __future__ import annotations
