@@ -86,6 +86,13 @@ def run(
         str | None,
         typer.Option(help="abinit or vasp: calculate. Default: replay, known answers."),
     ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="CORE-HOURS",
+            help="What all calculations together may take. Default: no limit.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -114,6 +121,7 @@ def run(
         "candidates": _candidates(candidates, band_gaps),
         "known": _table(known),
         "engine": _engine(engine, replay),
+        "budget": budget,
     }
     overrides = {field: value for field, value in flags.items() if value is not None}
     overrides |= dict(assignment(text) for text in settings or [])

@@ -20,6 +20,7 @@ from prefect.states import Completed
 
 from dft.calculation import Calculation, State, calculation_key
 from dft.gate import judge, second_look
+from flows import bill
 from flows.artifacts import LiveProgress, show_candidates, show_model, show_round
 from flows.files import write_predictions, write_results, write_round
 from flows.limits import limit_of
@@ -263,19 +264,26 @@ def predicted(
 
 
 @Step
-def select(run: CampaignRun, number: int, pool: Pool) -> None:
-    """The best candidates by acquisition become calculations."""
+def select(run: CampaignRun, number: int, pool: Pool) -> bool:
+    """The best candidates by acquisition become calculations, as far as the budget goes.
+
+    Returns
+    -------
+    bool
+        Whether there is anything to calculate.
+    """
     record = run.round(number)
     if record.status != RoundStatus.PREDICTED:
-        return
+        return True
     by_hash = {m.structure_hash: m for m in pool.candidates}
-    picks = run.ledger.predictions(record.id).head(run.config.batch)
+    picks = run.ledger.predictions(record.id).head(run.config.batch).to_dict("records")
     engine = run.engine
-    selections, planned, materials = [], [], []
-    for pick in picks.to_dict("records"):
-        material = by_hash[pick["structure_hash"]]
+    selections, planned = [], []
+    materials = bill.admitted(run, number, [by_hash[pick["structure_hash"]] for pick in picks])
+    if not materials:
+        return False
+    for pick, material in zip(picks, materials, strict=False):
         key = calculation_key(material.structure_hash, engine.settings_hash)
-        materials.append(material)
         planned.append(
             PlannedCalculation(
                 key, material.structure_hash, material.material_id, engine.name,
@@ -287,6 +295,7 @@ def select(run: CampaignRun, number: int, pool: Pool) -> None:
     run.ledger.select(record.id, selections, planned, materials)
     names = ", ".join(material.formula for material in materials)
     run.reporter.note(f"Picked for calculation: {names}.")
+    return True
 
 
 @Step

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 IDENTIFIERS = ("material_id", "file")
 """Columns that are text, whatever they look like: 007 is not 7."""
-FREQUENCIES = ("min_optical_thz", "max_optical_thz")
+NUMBERS = ("min_optical_thz", "max_optical_thz", "cpu_s")
+"""Columns of numbers beside the tensors that are kept."""
 MEANS = {"mean_electronic": 1.0, "mean_ionic": 0.0}
 """Columns with a third of a trace, and the least that it can be."""
 
@@ -51,8 +52,9 @@ def read_known(path: Path) -> list[KnownMaterial]:
     Columns as for candidates and ``functional`` (PBE or PBEsol), ``eps_electronic``, and
     ``eps_ionic`` or ``eps_total``: 3×3, relative permittivity, in the Cartesian frame of the
     structure in the same row, empty where unknown. Optional: ``use_electronic``, ``use_ionic``
-    (false: do not use that part), ``born_charges`` (n × 3 × 3), ``min_optical_thz``; and
-    ``mean_electronic`` and ``mean_ionic``, a third of the trace, in the place of the tensors.
+    (false: do not use that part), ``born_charges`` (n × 3 × 3), ``min_optical_thz``, ``cpu_s``
+    (processor time that the calculation took); and ``mean_electronic`` and ``mean_ionic``, a third
+    of the trace, in the place of the tensors.
 
     Raises
     ------
@@ -218,7 +220,7 @@ def _known(row: dict[str, Any], what: str) -> KnownMaterial:
             ionic = read("eps_total") - electronic
     extras: dict[str, Any] = {
         name: _number(row, name, material.material_id, what, float)
-        for name in FREQUENCIES
+        for name in NUMBERS
         if name in row
     }
     for name in MEANS:

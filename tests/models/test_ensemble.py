@@ -216,7 +216,7 @@ def test_a_known_electronic_part_alone_is_learned_from(
 def test_a_known_ionic_part_alone_is_learned_from(
     fit: Fit, builtin: list[KnownMaterial], cache: FeatureCache
 ) -> None:
-    """A row of 39 with another ionic part and no electronic one moves predictions a little."""
+    """One row with another ionic part and no electronic one moves predictions a little."""
     lone = next(k for k in builtin if k.tensors.ionic is not None)
     others = [k for k in builtin if k is not lone]
     first, second = (
