@@ -24,6 +24,8 @@ Model = Annotated[
     Path | None,
     typer.Option(help="Directory of a trained ensemble. Default: the one that comes along."),
 ]
+PAPERS = "papers"
+"""Below the directory of the cards: those of the published models."""
 NINETY = 2
 """Place of the 90 % interval."""
 
@@ -235,9 +237,10 @@ def benchmark(
             _benchmark_papers(
                 models, parts, budget, numbers, data, work, cards, cache, progress, tail=tail
             )
+    from models.protocol.papers_table import tables
     from models.protocol.summary import summary
 
-    typer.echo(summary(cards))
+    typer.echo(summary(cards) if models is None else tables(cards / PAPERS))
 
 
 def _split_numbers(text: str) -> list[int]:
@@ -276,7 +279,7 @@ def _benchmark_papers(
     limit = Budget(float("inf") if budget is None else budget)
     table = TensorTable.read(data / "dielectric_tensors.parquet")
     variants = [PaperVariant(name, cache, limit, progress) for name in chosen]
-    run_papers(variants, table, numbers, wanted, work, cards, typer.echo, tail=tail)
+    run_papers(variants, table, numbers, wanted, work, cards / PAPERS, typer.echo, tail=tail)
 
 
 def pretrain(
@@ -302,13 +305,14 @@ def pretrain(
     from models.papers.training import Budget
     from screening.tables import read_frame
 
-    choice = parse(model)
-    cache = FeatureCache("7net-l3i5")
-    torch.manual_seed(seed)
-    network = build(str(choice.without("pretrained")), cache.encoder.layout)
-    if not isinstance(network, GoeCTP):
+    choice = parse(model).without("pretrained")
+    if not choice.base.startswith("goectp"):
         raise UserError(f"Only the GoeCTP models are pretrained on energies, not {choice.base}.")
     frame = read_frame(table)
+    cache = FeatureCache("7net-l3i5")
+    torch.manual_seed(seed)
+    network = build(str(choice), cache.encoder.layout)
+    assert isinstance(network, GoeCTP)
     with _progress() as progress:
         facts = fitted(
             network, frame, Budget(budget), seed, resolve_device("auto"),

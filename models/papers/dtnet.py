@@ -23,8 +23,15 @@ from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
 from models.data import Normalisation, Rows
-from models.encoder import FeatureLayout, rank2_basis
-from models.papers.graphs import apply_projector, graph, neighbours, projector, tensor
+from models.encoder import FeatureLayout
+from models.papers.graphs import (
+    apply_projector,
+    graph,
+    neighbours,
+    projector,
+    spherical_basis,
+    tensor,
+)
 from models.papers.network import PaperNetwork
 
 if TYPE_CHECKING:
@@ -94,7 +101,7 @@ class DTNet(PaperNetwork):
     ) -> None:
         super().__init__()
         self.layout, self.layer, self.n_layers = layout, layer, n_layers
-        self.register_buffer("basis", tensor(rank2_basis().numpy()), persistent=False)
+        self.register_buffer("basis", spherical_basis(), persistent=False)
         c = [layout.scalars, layout.vectors, layout.tensors]
         self.register_buffer("scalar_mean", torch.zeros(c[0]))
         self.register_buffer("scalar_std", torch.ones(c[0]))

@@ -32,23 +32,35 @@ CUTOFF = 5.0
 PAIRS = 8
 
 
-class Layer(nn.Module):
-    """Bonds look at their two atoms, atoms at their bonds."""
+class Mixed(nn.Module):
+    """A bond and its two atoms, through a perceptron."""
 
     def __init__(self) -> None:
         super().__init__()
         self.receiver, self.sender = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.own, self.out = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2 * WIDTH)
+        self.own, self.out = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, nodes: Tensor, edges: Tensor, edge_index: Tensor) -> Tensor:
+        receiver, sender = edge_index
+        mixed = self.receiver(nodes)[receiver] + self.sender(nodes)[sender] + self.own(edges)
+        found: Tensor = self.out(nn.functional.silu(mixed))
+        return found
+
+
+class Layer(nn.Module):
+    """Atoms look at their bonds, then bonds at their two atoms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bond, self.message = Mixed(), Mixed()
         self.update = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
 
     def forward(
         self, nodes: Tensor, edges: Tensor, edge_index: Tensor, fade: Tensor
     ) -> tuple[Tensor, Tensor]:
-        receiver, sender = edge_index
-        mixed = self.receiver(nodes)[receiver] + self.sender(nodes)[sender] + self.own(edges)
-        change, message = self.out(nn.functional.silu(mixed)).chunk(2, dim=-1)
-        total = scatter(fade[:, None] * message, receiver, 0, len(nodes))
-        return nodes + self.update(total), edges + change
+        message = fade[:, None] * self.message(nodes, edges, edge_index)
+        nodes = nodes + self.update(scatter(message, edge_index[0], 0, len(nodes)))
+        return nodes, edges + self.bond(nodes, edges, edge_index)
 
 
 class ETGNN(PaperNetwork):

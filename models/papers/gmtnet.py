@@ -16,9 +16,15 @@ from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
 from models.crystal import Crystal
-from models.encoder import rank2_basis
 from models.papers.goectp import COULOMB, NEIGHBOURS, WIDTH, NodeTransformer, RadialBasis
-from models.papers.graphs import apply_projector, atom_features, graph, nearest, projector, tensor
+from models.papers.graphs import (
+    apply_projector,
+    atom_features,
+    graph,
+    nearest,
+    projector,
+    spherical_basis,
+)
 from models.papers.network import PaperNetwork
 
 if TYPE_CHECKING:
@@ -39,7 +45,7 @@ class GMTNet(PaperNetwork):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("table", atom_features(), persistent=False)
-        self.register_buffer("basis", tensor(rank2_basis().numpy()), persistent=False)
+        self.register_buffer("basis", spherical_basis(), persistent=False)
         self.embed = nn.Linear(self.table.shape[1], WIDTH)
         self.radial = RadialBasis(-4.0, 0.0, WIDTH)
         self.layers = nn.ModuleList(NodeTransformer(WIDTH) for _ in range(LAYERS))

@@ -26,7 +26,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import CGConv, global_mean_pool
 from torch_geometric.utils import scatter
 
-from models.papers.graphs import atom_features, graph, nearest
+from models.papers.graphs import SHELL, atom_features, graph, nearest
 from models.papers.network import PaperNetwork
 from screening.symmetry import SYMPREC, Cell, cell_of
 
@@ -41,6 +41,8 @@ WIDTH = 128
 NEIGHBOURS = 16
 N_RADIAL = 128
 LAYERS = 4
+DECIMALS = 6
+"""Of lattice vectors (Å) before they are standardised."""
 COULOMB = 0.75
 """Å: lengths d enter as −0.75/d, between −4 and 0."""
 
@@ -73,7 +75,9 @@ def shortest_vectors(lattice: Array) -> Array:
         span = np.array([*chosen, vector])
         lengths = np.linalg.norm(span, axis=1)
         if np.linalg.matrix_rank(span / lengths[:, None], tol=1e-3) == len(span):
-            chosen.append(vector if not chosen or vector @ chosen[0] >= 0 else -vector)
+            # At right angles rounding must not choose the sign.
+            acute = not chosen or vector @ chosen[0] > -SHELL
+            chosen.append(vector if acute else -vector)
         if len(chosen) == 3:
             break
     return np.array(chosen)
@@ -212,17 +216,24 @@ class GoeCTP(PaperNetwork):
     def graph(self, structure: Structure, cache: FeatureCache) -> Data:
         """16 nearest neighbours, the frame, and the shortest lattice vectors."""
         del cache
-        cell = cell_of(structure)
-        if self.standard:
-            cell = standard_cell(cell)
-        return self.graph_of(cell)
+        return self.graph_of(cell_of(structure))
 
     def graph_of(self, cell: Cell) -> Data:
         """The same for a cell, whose lattice vectors give the frame."""
+        frame = np.eye(3)
+        if self.standard:
+            # Standardised in the frame of the cell given, and rounded there: the choice between
+            # equivalent cells must not depend on how the crystal is turned.
+            lattice, positions, species = cell
+            frame = polar_frame(lattice)
+            cell = standard_cell((np.round(lattice @ frame, DECIMALS), positions, species))
+        return self._in_frame(cell, frame)
+
+    def _in_frame(self, cell: Cell, turn: Array) -> Data:
         frame = polar_frame(cell[0])
         edges, vectors = nearest(cell, NEIGHBOURS)
         lattice = shortest_vectors(cell[0])
-        return graph(cell, edges, vectors @ frame, frame=frame, lattice=lattice @ frame)
+        return graph(cell, edges, vectors @ frame, frame=turn @ frame, lattice=lattice @ frame)
 
     def pooled(self, batch: Data) -> Tensor:
         """Features of each crystal, (b, c): invariant under rotation and inversion."""

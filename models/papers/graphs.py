@@ -71,6 +71,15 @@ def tensor(values: Any) -> Tensor:
     return torch.as_tensor(np.asarray(values), dtype=torch.get_default_dtype())
 
 
+def spherical_basis() -> Tensor:
+    """The matrices (5, 3, 3) of :func:`models.encoder.rank2_basis`, whose squared elements are
+    sixths, to the last digit instead of in single precision."""
+    from models.encoder import rank2_basis
+
+    basis = rank2_basis()
+    return tensor(torch.sign(basis) * (torch.round(6 * basis.square()) / 6).sqrt())
+
+
 def projector(crystal: Crystal) -> Array:
     """Projection on the point group, (9, 9), that acts on flattened tensors."""
     r = crystal.rotations

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
-from models.encoder import rank2_basis
-from models.papers.graphs import graph, neighbours, tensor
+from models.papers.graphs import graph, neighbours, spherical_basis
 from models.papers.network import PaperNetwork
 from screening.symmetry import primitive_cell
 
@@ -88,7 +87,7 @@ class MatTen(PaperNetwork):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("basis", tensor(rank2_basis().numpy()), persistent=False)
+        self.register_buffer("basis", spherical_basis(), persistent=False)
         hidden = o3.Irreps(HIDDEN)
         self.embed = nn.Embedding(119, hidden[0].mul)
         irreps = o3.Irreps([(hidden[0].mul, "0e")])

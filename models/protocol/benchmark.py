@@ -28,6 +28,9 @@ COMPARED = ("mae_9", "log_scalar", "log_anisotropy")
 """Metrics of the paired comparisons."""
 BY_SYSTEM = ("mae_9", "mae_6")
 """Metrics that are kept for each split and crystal system."""
+SYSTEMS = (
+    "cubic", "hexagonal", "trigonal", "tetragonal", "orthorhombic", "monoclinic", "triclinic",
+)  # fmt: skip
 TAIL = 98
 """Percentile above which materials are left out of training in the tail test."""
 TAIL_MERITS = ("mean", "anisotropy")
@@ -112,15 +115,16 @@ def splits_card(
         **card_header(name, variant, table),
         "protocol": "test materials of the published splits",
         "n_splits": len(found),
-        "splits": list(loaded),
         "training_seconds": round(float(np.mean([o.seconds for _, o in found])), 1),
         "training_cpu_seconds": round(float(np.mean([o.cpu_seconds for _, o in found])), 1),
         "figures": {},
     }
     for part in PARTS:
-        done = [(rows, outcome) for rows, outcome in found if part in outcome.central]
+        done = {n: split for n, split in loaded.items() if part in split[1].central}
         if done:
-            card["figures"][part] = _part_figures(done, table, part)
+            card["figures"][part] = {
+                "splits": list(done), **_part_figures(list(done.values()), table, part)
+            }  # fmt: skip
     if reference is not None:
         card["paired"] = {
             "minus": reference, **_paired(name, reference, table, work)
@@ -151,7 +155,7 @@ def _part_figures(
     found: list[tuple[Indices, Outcome]], table: TensorTable, part: str
 ) -> dict[str, Any]:
     means: dict[str, list[float]] = {}
-    by_system: dict[str, dict[str, list[float]]] = {}
+    by_system: dict[str, dict[str, list[float | None]]] = {}
     pooled_errors, pooled_true, systems = [], [], []
     shares, facts = [], []
     for rows, outcome in found:
@@ -160,9 +164,9 @@ def _part_figures(
         own = np.array([table.systems[i] for i in rows[known]])
         for metric, errors in material_errors(predicted, true).items():
             means.setdefault(metric, []).append(float(np.nanmean(errors)))
-            for system in sorted(set(own)) if metric in BY_SYSTEM else ():
-                of_system = by_system.setdefault(str(system), {}).setdefault(metric, [])
-                of_system.append(float(errors[own == system].mean()))
+            for system in ["all", *SYSTEMS] if metric in BY_SYSTEM else ():
+                of_system = by_system.setdefault(system, {}).setdefault(metric, [])
+                of_system.append(_mean(errors if system == "all" else errors[own == system]))
         pooled_errors.append(predicted)
         pooled_true.append(true)
         systems += own.tolist()
@@ -174,11 +178,7 @@ def _part_figures(
         "sd_over_splits": {k: round(float(np.std(v, ddof=1)), 4) for k, v in means.items()}
         if len(found) > 1
         else {},
-        "n_splits": len(found),
-        "systems": {
-            system: {k: [round(float(x), 4) for x in v] for k, v in own.items()}
-            for system, own in by_system.items()
-        },
+        "systems": by_system,
         "pooled": scores(np.concatenate(pooled_errors), np.concatenate(pooled_true), systems),
     }
     if facts:
@@ -190,6 +190,10 @@ def _part_figures(
         }
         figures["miscalibration_area"] = round(float(np.abs(mean - LEVELS).mean()), 4)
     return figures
+
+
+def _mean(errors: Array) -> float | None:
+    return round(float(errors.mean()), 4) if len(errors) else None
 
 
 def _paired(name: str, reference: str, table: TensorTable, work: Path) -> dict[str, Any]:

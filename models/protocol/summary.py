@@ -49,7 +49,7 @@ def part_table(part: str, cards: list[dict[str, Any]]) -> str:
             continue
         cells = [_cell(figures, metric) for metric in COLUMNS]
         cells.append(_covered(figures))
-        cells.append(str(figures.get("n_splits", card["n_splits"])))
+        cells.append(str(len(figures["splits"]) if "splits" in figures else card["n_splits"]))
         lines.append(f"| {card['variant']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

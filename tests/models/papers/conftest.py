@@ -12,10 +12,13 @@ from models.cache import FeatureCache
 from models.papers.network import PaperNetwork
 from models.papers.recipes import build
 
+OUTPUTS = ("out", "scalar_out", "vector_out", "tensor_out")
+
 
 @pytest.fixture
-def double() -> Iterator[None]:
-    """Networks and graphs are made in double precision."""
+def double(cache: FeatureCache, prototypes: dict[str, Any]) -> Iterator[None]:
+    """Networks and graphs are made in double precision; the encoder is not."""
+    cache.reduced(list(prototypes.values()))
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield
@@ -32,16 +35,8 @@ def made(cache: FeatureCache) -> Callable[[str], PaperNetwork]:
         # Fresh output layers are nearly isotropic; what is tested shall not be.
         with torch.no_grad():
             for key, parameter in network.named_parameters():
-                if "out" in key and parameter.dim() > 1:
+                if key.startswith(OUTPUTS) and parameter.dim() > 1:
                     parameter *= 3
         return network.eval()
 
     return make
-
-
-@pytest.fixture(scope="session")
-def crystals(prototypes: dict[str, Any]) -> list[Any]:
-    """A few prototypes of different symmetry."""
-    wanted = ("rutile", "wurtzite", "SrTiO3", "calcite", "CO2", "PbTiO3", "GaAs", "NaCl")
-    found = [s for name, s in prototypes.items() if name in wanted]
-    return found if len(found) > 2 else list(prototypes.values())[:6]
