@@ -35,7 +35,23 @@ def tables(directory: Path) -> str:
         if _with_part(cards, part).keys() - {OURS}
     ]
     tails = [read_card(path) for path in sorted(directory.glob("*-tail-*.yaml"))]
-    return "\n\n".join([*found, facts_table(cards), *([_tail_table(tails)] if tails else [])])
+    last = [_tail_table(tails)] if tails else []
+    return "\n\n".join([_budgets(cards), *found, facts_table(cards), *last])
+
+
+def _budgets(cards: dict[str, Card]) -> str:
+    """What the published models were given."""
+    given = sorted({str(_seconds(c)) for name, c in cards.items() if name != OURS})
+    hardware = sorted({str(c["hardware"]) for c in cards.values()})
+    return (
+        f"Budget of each published network: {' or '.join(given)} CPU seconds of one thread "
+        f"({'; '.join(hardware)}), the same for all; splits as in the last row of each table."
+    )
+
+
+def _seconds(card: Card) -> str:
+    seconds = card["budget"]["cpu_seconds_per_network"]
+    return "unlimited" if seconds is None else f"{seconds:g}"
 
 
 def system_table(cards: dict[str, Card], part: str, metric: str) -> str:

@@ -2,7 +2,8 @@
 
 The labels are n = √(mean eigenvalue of ε∞). Matbench's own table is not here; on a table of mean
 permittivities the same procedure gives figures that can be compared among models, not with its
-leaderboard. :func:`matbench_record` writes predictions for the original folds as Matbench reads them.
+leaderboard. :func:`matbench_record` writes predictions for the original folds as Matbench reads
+them.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ VALIDATION = 0.1
 
 @dataclass(frozen=True)
 class IndexTable:
-    """Crystals with known mean ε∞; the tensors of ``known`` are isotropic stand-ins of that mean."""
+    """Crystals with known mean ε∞; tensors of ``known`` are isotropic stand-ins of that mean."""
 
     known: list[KnownMaterial]
     indices: Array
