@@ -34,7 +34,7 @@ def test_a_campaign_with_dtnet(screen: Any, quick: str, tmp_path: Path) -> None:
     assert said.json[0]["static"]["mean"] > 1
     other = screen(tmp_path, "run --model etgnn --rounds 1 --batch 2")
     assert other.status != 0
-    assert "model.name was dtnet and is now etgnn" in other.message
+    assert 'model.name was "dtnet" and is now "etgnn"' in other.message
 
 
 @pytest.mark.parametrize(
