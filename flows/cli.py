@@ -68,6 +68,10 @@ def run(
         str | None, typer.Option(help="Name of the campaign. Default: the task's.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Fixes all chance. Default: 0.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Published model instead of ours, such as dtnet; docs/papers.md."),
+    ] = None,
     candidates: Annotated[
         Path | None,
         typer.Option(help="Table (.parquet, .csv, .jsonl) or folder of CIF/POSCAR files."),
@@ -118,6 +122,7 @@ def run(
         "batch": batch,
         "name": name,
         "seed": seed,
+        "model.name": model,
         "candidates": _candidates(candidates, band_gaps),
         "known": _table(known),
         "engine": _engine(engine, replay),

@@ -27,10 +27,10 @@ from flows.limits import limit_of
 from flows.notifications import tell
 from flows.run import CampaignRun
 from flows.sources import pull_report, show_pull
-from models.ensemble import Ensemble, Prediction
-from models.files import load
+from models.ensemble import Prediction
 from models.fitting import training_hash
 from models.passes import in_two_passes
+from models.predictor import Predictor, load
 from models.store import fit_or_reuse
 from results.records import PlannedCalculation, Selection
 from results.schema import CalculationStatus, RoundStatus
@@ -248,7 +248,7 @@ def predict(run: CampaignRun, number: int, pool: Pool) -> None:
 
 
 def predicted(
-    run: CampaignRun, ensemble: Ensemble, candidates: list[Material], gaps: Array, seed: int
+    run: CampaignRun, ensemble: Predictor, candidates: list[Material], gaps: Array, seed: int
 ) -> Prediction:
     """A first pass over all candidates; the best of it again with their force constants."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class Outcome:
         Whether a crystal is outside the model's domain, (n,).
     seconds, cpu_seconds
         Of training.
+    facts
+        Part → what else is to be known of its training.
     """
 
     central: dict[str, Array]
@@ -52,6 +54,7 @@ class Outcome:
     outside: NDArray[np.bool_]
     seconds: float
     cpu_seconds: float
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 Variant = Callable[[TensorTable, Indices, Indices, Indices, int], Outcome]
@@ -102,7 +105,7 @@ class EnsembleVariant:
         ensemble.add_physics(examples, ForceConstantCache.beside(self.cache))
         prediction = ensemble.evaluate(examples)
         static = prediction.static
-        merits = _merits(static)
+        merits = merits_of(static)
         return Outcome(
             {part: prediction.central(part) for part in PARTS},
             {part: prediction.deviation(part) for part in PARTS},
@@ -114,7 +117,8 @@ class EnsembleVariant:
         )
 
 
-def _merits(static: Array) -> dict[str, Array]:
+def merits_of(static: Array) -> dict[str, Array]:
+    """ε̄ and λmax/λmin of static tensors (..., 3, 3), by the names of the tail tests."""
     gaps = np.zeros(static.shape[:-2])
     ratio = get_task("anisotropy").figure_of_merit(gaps, static)
     return {"mean": mean_permittivity(static), "anisotropy": ratio}
@@ -127,7 +131,7 @@ def _without_error_bars(central: dict[str, Array], seconds: float, cpu: float) -
         central,
         dict.fromkeys(PARTS, none),
         {},
-        _merits(static),
+        merits_of(static),
         np.zeros(len(static), dtype=bool),
         seconds,
         cpu,
