@@ -40,6 +40,8 @@ from lab import (
     worker,
 )
 
+from screening.builtin import builtin_hidden
+
 FINAL = ("COMPLETED", "CRASHED", "FAILED", "CANCELLED")
 CANDIDATES = 14_000
 
@@ -88,7 +90,7 @@ def report(place: Path) -> None:
     from results.report import write_report
 
     with chromium(place / "browser") as page:
-        for candidates in (26, CANDIDATES):
+        for candidates in (len(builtin_hidden()), CANDIDATES):
             view = Example.view(n_candidates=candidates, n_known=min(3000, 10 * candidates))
             began = time.monotonic()
             path = write_report(view, place / f"report-{candidates}.html")

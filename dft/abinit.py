@@ -12,9 +12,10 @@ from dft.pseudopotentials import available, find, fingerprint
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
 
+    from dft.cost import Cost
     from screening.material import Material
 
-VERSION = "1"
+VERSION = "2"
 """Of the recipe; another recipe gives other answers, which must not be taken for these."""
 
 
@@ -84,6 +85,26 @@ class AbinitEngine:
                 "use VASP, or magnetism: ignore if the ion is known to be low-spin"
             )
         return None
+
+    def cost(self, material: Material) -> Cost:
+        """See :meth:`dft.engine.Engine.cost`; of one attempt, which is what most need."""
+        from dft import cost
+        from dft.abinit_input import Tuning, mesh
+        from dft.abinit_settings import FINER, NARROW_EV
+
+        if self.cannot(material) is not None:
+            return cost.Cost(0.0, 0.0, 0.0)
+        structure, settings = material.structure, self._settings
+        files = find(settings.pseudopotentials, [site.specie.symbol for site in structure])
+        electrons = sum(files[site.specie.symbol].valence for site in structure)
+        is_paw = next(iter(files.values())).is_paw
+        tuning = Tuning.first(settings, set(files), is_paw)
+        spacing = tuning.k_spacing
+        # The gap at one k-point decides, and is not below the one that is known.
+        if tuning.refine and material.band_gap is not None and material.band_gap < NARROW_EV:
+            spacing *= FINER
+        asked = cost.features(structure, electrons, tuning.ecut, mesh(structure, spacing))
+        return cost.abinit_model().predict(asked)
 
     @functools.cached_property
     def _fingerprint(self) -> str:

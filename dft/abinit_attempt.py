@@ -12,6 +12,7 @@ import numpy as np
 from dft import abinit_parse as parse
 from dft.abinit_input import Inputs, Tuning, anaddb
 from dft.abinit_run import AbinitError, Programs, StepRecord, Steps, perturbations
+from dft.abinit_settings import NARROW_EV
 from dft.ladder import Failure, Finding, classify, doubtful_charges, doubtful_mode
 from screening.io import atomic_write
 from screening.symmetry import cell_of
@@ -133,6 +134,8 @@ class Attempt:
             # A metal often fails to converge with fixed occupations; that it is one comes first.
             facts["converged"] = True
             return None
+        if bands.direct_gap < NARROW_EV and self.tuning.refine:
+            return Finding(Failure.MESH, f"direct gap of {bands.direct_gap:.2f} eV")
         if not ground.converged:
             return Finding(
                 Failure.GROUND_STATE, f"no self-consistency in {inputs.tuning.scf_steps}"

@@ -55,6 +55,8 @@ class Tuning:
         Overlap of PAW spheres that is tolerated (pawovlp).
     relax
         What is relaxed before anything else.
+    refine
+        Whether a narrow gap may ask for a finer mesh.
     """
 
     ecut: float
@@ -68,6 +70,7 @@ class Tuning:
     symmetry_tolerance: float | None = 1e-4
     overlap_percent: float = 5.0
     relax: Relaxation = "none"
+    refine: bool = True
 
     @classmethod
     def first(cls, settings: AbinitSettings, elements: set[str], is_paw: bool) -> Tuning:
@@ -80,6 +83,8 @@ class Tuning:
             scf_tolerance=level.scf_tolerance,
             response_tolerance=level.response_tolerance,
             relax=settings.relax,
+            # A mesh that a person chose stays.
+            refine=settings.k_spacing is None,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,7 +137,7 @@ class Inputs:
         cell = "optcell 2\ndilatmx 1.08\necutsm 0.5" if self.tuning.relax == "cell" else "optcell 0"
         return self._text(
             f"ionmov 2\nntime 60\n{cell}\ntolmxf 5.0e-5\ntoldff 5.0e-6\nprtwf 0\nprtden 0\n"
-            f"prtddb 0\nprteig 0\nnstep {self.tuning.scf_steps}"
+            f"prteig 0\nnstep {self.tuning.scf_steps}"
         )
 
     def ground_state(self) -> str:

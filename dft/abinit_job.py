@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -84,7 +85,7 @@ def climb(structure: Structure, settings: AbinitSettings) -> CalculationOutput:
     attempts: list[dict[str, Any]] = []
     outcomes: list[Outcome] = []
     earlier: list[Failure] = []
-    for number in range(1, settings.max_attempts + 1):
+    for number in itertools.count(1):
         print(f"attempt {number}: {why}")  # noqa: T201 - goes to run.log
         place = Path(f"attempt-{number}").absolute()
         outcome = Attempt(place, structure, found, tuning, programs).run()
@@ -94,6 +95,9 @@ def climb(structure: Structure, settings: AbinitSettings) -> CalculationOutput:
         if outcome.finding is None or rung is None:
             break
         earlier.append(outcome.finding.failure)
+        # A mesh that turns out too coarse ends an attempt early, and is no failure of it.
+        if number >= settings.max_attempts + (Failure.MESH in earlier):
+            break
         tuning, why = rung
     return _output(_best(outcomes), attempts, version(programs))
 

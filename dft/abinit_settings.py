@@ -30,7 +30,8 @@ class Accuracy:
     ecut_norm_conserving
         Cutoff in Ha with norm-conserving pseudopotentials.
     k_spacing
-        Largest distance of neighbouring k-points in 1/Å (2π included), Γ-centred mesh.
+        Largest distance of neighbouring k-points in 1/Å (2π included), Γ-centred mesh; finer by
+        :data:`FINER` where the direct gap is below :data:`NARROW_EV`.
     scf_tolerance
         Residual of the potential at which self-consistency ends (ABINIT's tolvrs).
     response_tolerance
@@ -45,10 +46,17 @@ class Accuracy:
     response_tolerance: float
 
 
+NARROW_EV = 2.0
+"""Direct gap below which the response varies so quickly with k that a mesh good enough for ionic
+crystals is not enough."""
+
+FINER = 0.65
+"""Factor on the distance of k-points for such crystals."""
+
 LEVELS: dict[Level, Accuracy] = {
-    "quick": Accuracy(15.0, 20.0, 30.0, 0.52, 1e-10, 1e-6),
-    "standard": Accuracy(20.0, 25.0, 40.0, 0.36, 1e-12, 1e-8),
-    "tight": Accuracy(25.0, 32.0, 50.0, 0.27, 1e-14, 1e-10),
+    "quick": Accuracy(15.0, 20.0, 30.0, 0.52, 1e-10, 1e-4),
+    "standard": Accuracy(16.0, 25.0, 40.0, 0.44, 1e-12, 1e-5),
+    "tight": Accuracy(20.0, 32.0, 50.0, 0.34, 1e-14, 1e-7),
 }
 """Chosen from measured convergence; see the table in ``docs/dft.md``."""
 

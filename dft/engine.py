@@ -15,6 +15,7 @@ from screening.io import stable_hash
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
 
+    from dft.cost import Cost
     from screening.material import Material
 
 Array = NDArray[np.float64]
@@ -53,6 +54,10 @@ class Engine(Protocol):
         Its output must be one reference, to ``CalculationOutput.to_dict()``. What the engine finds
         out about a failure goes into that record; an exception ends as the record's ``error``.
         """
+        ...
+
+    def cost(self, material: Material) -> Cost | None:
+        """What calculating it will take in processor time; None if nobody can say."""
         ...
 
 

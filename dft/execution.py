@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dft.calculation import Calculation, Handle
 from dft.engine import CalculationOutput
@@ -161,7 +161,12 @@ def _run_flow(calculation: Calculation) -> CalculationOutput:
     flow = json.loads(calculation.flow_path.read_bytes(), cls=MontyDecoder)
     store = JobStore(MemoryStore())
     run_locally(flow, store=store, create_folders=False, raise_immediately=True)
-    return CalculationOutput.from_dict(flow.output.resolve(store))
+    record = flow.output.resolve(store)
+    # jobflow revives what looks like an object; the record is plain JSON.
+    relaxed: Any = record.get("relaxed_structure") if isinstance(record, dict) else None
+    if hasattr(relaxed, "as_dict"):
+        record = {**record, "relaxed_structure": json.loads(json.dumps(relaxed.as_dict()))}
+    return CalculationOutput.from_dict(record)
 
 
 def leave(status: int) -> NoReturn:

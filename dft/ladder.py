@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from dft.abinit_input import Tuning
+from dft.abinit_settings import FINER
 from dft.settings import GateThresholds
 
 SHALLOW_THZ = -1.5
@@ -23,6 +24,7 @@ class Failure(StrEnum):
     GROUND_STATE = "ground state not converged"
     RESPONSE = "response not converged"
     SYMMETRY = "symmetry not recognised"
+    MESH = "mesh too coarse for so narrow a gap"
     OVERLAP = "PAW spheres overlap"
     NEUTRALITY = "Born charges not neutral"
     MODE = "imaginary or soft mode"
@@ -109,6 +111,11 @@ def next_rung(
             return dataclasses.replace(
                 tuning, overlap_percent=25.0
             ), "allow PAW spheres to overlap by 25 %"
+        case Failure.MESH if tuning.refine:
+            spacing = round(tuning.k_spacing * FINER, 4)
+            return dataclasses.replace(
+                tuning, k_spacing=spacing, refine=False
+            ), f"finer mesh ({spacing:g} 1/Å) for the narrow gap"
         case Failure.NEUTRALITY if count < 2:
             return _finer(tuning)
         case Failure.MODE:

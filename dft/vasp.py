@@ -66,6 +66,10 @@ class VaspEngine:
         work.name = f"vasp {material.formula}"
         return NewFlow([work], output=work.output, name=work.name)
 
+    def cost(self, material: Material) -> None:  # noqa: ARG002 - the signature is given
+        """See :meth:`dft.engine.Engine.cost`: no VASP calculation was there to fit a model to."""
+        return
+
     def cannot(self, material: Material) -> str | None:
         """Why this engine cannot do this crystal; None if it can."""
         if not material.structure.is_ordered:

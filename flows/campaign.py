@@ -41,7 +41,8 @@ def campaign(
             run.reporter.note(f"Round {number} of {config.rounds}")
             train(run, number)
             predict(run, number, pool)
-            select(run, number, pool)
+            if not select(run, number, pool):
+                break
             calculate(run, number)
             gate(run, number)
             record(run, number)

@@ -69,6 +69,10 @@ def run(
         str | None, typer.Option(help="Name of the campaign. Default: the task's.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Fixes all chance. Default: 0.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Published model instead of ours, such as dtnet; docs/papers.md."),
+    ] = None,
     candidates: Annotated[
         Path | None,
         typer.Option(help="Table (.parquet, .csv, .jsonl) or folder of CIF/POSCAR files."),
@@ -90,6 +94,13 @@ def run(
     launcher: Annotated[
         str | None,
         typer.Option(help="local or slurm: where it calculates. Default: local, this machine."),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="CORE-HOURS",
+            help="What all calculations together may take. Default: no limit.",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -116,10 +127,12 @@ def run(
         "batch": batch,
         "name": name,
         "seed": seed,
+        "model.name": model,
         "candidates": _candidates(candidates, band_gaps),
         "known": _table(known),
         "engine": _engine(engine, replay),
         "launcher.kind": launcher,
+        "budget": budget,
     }
     overrides = {field: value for field, value in flags.items() if value is not None}
     overrides |= dict(assignment(text) for text in settings or [])

@@ -33,7 +33,7 @@ from screening.settings import (
 from screening.tasks import get_task, task_names
 
 BUILTIN_BATCH = 4
-"""Calculations per round on the built-in data, which hold only 26 candidates."""
+"""Calculations per round on the built-in data, which hold few candidates."""
 
 SOURCE_KINDS = (
     "builtin", "table", "folder", "ase", "mp", "optimade", "replay", "abinit", "vasp", "local",
@@ -101,6 +101,11 @@ class Campaign(Settings):
     )
     rounds: Annotated[int, Field(ge=1)] = Field(3, description="Rounds of the loop.")
     batch: Annotated[int, Field(ge=1)] = Field(20, description="Calculations per round.")
+    budget: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="Core-hours that all calculations together may take; no limit if null. A "
+        "calculation that does not fit with the upper end of its error bar is not started.",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Fixes all chance.")
     functional: Functional = Field(
         "PBE", description="What candidates are predicted as: PBE or PBEsol, as the engine's."
@@ -146,6 +151,11 @@ class Campaign(Settings):
             if self.functional != "PBE":
                 raise ValueError(
                     f"the engine {self.engine.kind} calculates with PBE; set functional to PBE"
+                )
+            if self.budget is not None and isinstance(self.engine, VaspSettings):
+                raise ValueError(
+                    "a budget needs an engine whose cost can be predicted, which abinit is and "
+                    "vasp is not; leave budget out, and limit rounds and batch"
                 )
             return self
         builtin = isinstance(self.engine.answers, BuiltinSource)

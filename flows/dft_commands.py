@@ -94,6 +94,7 @@ def run(
     from dft.engines import make_engine
     from dft.launcher import make_launcher
     from dft.settings import LocalLauncherSettings
+    from flows.bill import announce
     from flows.reporter import Reporter
 
     calculator = make_engine(engine_settings(engine or _working(), settings))
@@ -109,6 +110,9 @@ def run(
         for done, (key, material) in enumerate(keys.items()):
             reporter.progress("preparing", done, len(keys))
             Calculation(directory / key).prepare(calculator, material)
+        open_ones = [m for k, m in keys.items() if Calculation(directory / k).result() is None]
+        if open_ones:
+            reporter.note(f"Bill: {announce(calculator, open_ones)}.")
         launcher.submit(list(keys))
         while True:
             states = launcher.poll(list(keys))

@@ -15,13 +15,17 @@ from flows.options import AsJson
 from screening.errors import UserError
 
 if TYPE_CHECKING:
-    from models.ensemble import Ensemble, Prediction
+    from models.cache import FeatureCache
+    from models.ensemble import Prediction
+    from models.predictor import Predictor
     from screening.material import Material
 
 Model = Annotated[
     Path | None,
     typer.Option(help="Directory of a trained ensemble. Default: the one that comes along."),
 ]
+PAPERS = "papers"
+"""Below the directory of the cards: those of the published models."""
 NINETY = 2
 """Place of the 90 % interval."""
 
@@ -31,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command()(predict)
     app.command()(train)
     app.command()(benchmark)
+    app.command()(pretrain)
 
 
 def predict(
@@ -87,7 +92,7 @@ def predict(
 
 
 def prediction_rows(
-    materials: list[Material], prediction: Prediction, ensemble: Ensemble
+    materials: list[Material], prediction: Prediction, ensemble: Predictor
 ) -> list[dict[str, Any]]:
     """One plain record per crystal, tensors in the crystal's own Cartesian frame."""
     from models.calibration import PARTS
@@ -123,6 +128,9 @@ def prediction_rows(
 def train(
     known: Annotated[Path, typer.Argument(help="Table of known tensors (.parquet, .csv, .jsonl).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory for the ensemble.")],
+    model: Annotated[
+        str | None, typer.Option(help="physics (ours, the default) or a published model's name.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Fixes all chance.")] = 0,
     settings: Annotated[
         list[str] | None,
@@ -140,12 +148,12 @@ def train(
 
     from models.cache import FeatureCache
     from models.ensemble import resolve_device
-    from models.files import save
-    from models.fitting import fit
+    from models.predictor import fit, save
     from models.settings import ModelSettings
     from screening.tables import read_usable
 
     pairs = [text.partition("=") for text in settings or []]
+    pairs += [("name", "=", model)] if model is not None else []
     try:
         chosen = ModelSettings(**{name: yaml.safe_load(value) for name, _, value in pairs})
     except ValidationError as error:
@@ -171,11 +179,28 @@ def train(
 
 def benchmark(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Variants; all of them without any.")
+        list[str] | None, typer.Argument(help="Variants of ours; all of them without any.")
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="Published models instead, like dtnet,goectp-icom+pretrained; 'all' for each."
+        ),
+    ] = None,
+    parts: Annotated[
+        str, typer.Option(help="Published models: parts of the tensor, each by itself.")
+    ] = "static,electronic,ionic",
+    budget: Annotated[
+        float | None,
+        typer.Option(min=1, help="Published models: CPU seconds per network. Default: no limit."),
     ] = None,
     data: Annotated[
         Path, typer.Option(envvar="SCREEN_DATA", help="Folder with dielectric_tensors.parquet.")
     ] = Path("../shared/data"),
+    means: Annotated[
+        Path | None,
+        typer.Option(help="Table of further mean permittivities, for the variant 'means'."),
+    ] = None,
     splits: Annotated[str, typer.Option(help="Numbers of the published splits.")] = "1,2,3,4,5",
     tail: Annotated[bool, typer.Option(help="Also leave out the extremes and rank.")] = True,
     unlike: Annotated[
@@ -193,46 +218,130 @@ def benchmark(
     Takes hours for all variants on two cores; stop and start it at will.
     """
     from models.cache import FeatureCache
-    from models.protocol.splits import N_SPLITS
     from models.protocol.suite import make_cards
     from models.protocol.table import TensorTable
     from models.protocol.variants import variants
 
     with _progress() as progress:
-        known = variants(FeatureCache("7net-l3i5"), progress)
+        cache = FeatureCache("7net-l3i5")
+        known = variants(cache, progress)
         unknown = sorted(set(names or []) - set(known))
         if unknown:
             raise UserError(
                 f"There is no variant '{unknown[0]}'; choose from {', '.join(sorted(known))}."
             )
-        numbers = sorted({text.strip() for text in splits.split(",")})
-        if not set(numbers) <= {str(n + 1) for n in range(N_SPLITS)}:
-            raise UserError(f"--splits {splits}: give numbers from 1 to {N_SPLITS}, like 1,2,5.")
-        table = TensorTable.read(data / "dielectric_tensors.parquet")
-        chosen = {name: known[name] for name in names or known}
-        make_cards(
-            chosen, table, [int(n) for n in numbers], work, cards, typer.echo,
-            tail=tail, unlike=unlike,
-        )  # fmt: skip
+        if names and models:
+            raise UserError("Give variants of ours or --models, not both.")
+        if means is None and "means" in (names or []):
+            raise UserError("The variant 'means' learns from a table that --means has to name.")
+        numbers = _split_numbers(splits)
+        if models is None:
+            table = TensorTable.read(data / "dielectric_tensors.parquet", means)
+            chosen = {name: known[name] for name in names or known if means or name != "means"}
+            make_cards(chosen, table, numbers, work, cards, typer.echo, tail=tail, unlike=unlike)
+        else:
+            _benchmark_papers(
+                models, parts, budget, numbers, data, work, cards, cache, progress, tail=tail
+            )
+    from models.protocol.papers_table import tables
     from models.protocol.summary import summary
 
-    typer.echo(summary(cards))
+    typer.echo(summary(cards) if models is None else tables(cards / PAPERS))
 
 
-def _ensemble(directory: Path | None) -> Ensemble:
-    from models.files import load
+def _split_numbers(text: str) -> list[int]:
+    from models.protocol.splits import N_SPLITS
+
+    numbers = sorted({part.strip() for part in text.split(",")})
+    if not set(numbers) <= {str(n + 1) for n in range(N_SPLITS)}:
+        raise UserError(f"--splits {text}: give numbers from 1 to {N_SPLITS}, like 1,2,5.")
+    return [int(n) for n in numbers]
+
+
+def _benchmark_papers(
+    models: str,
+    parts: str,
+    budget: float | None,
+    numbers: list[int],
+    data: Path,
+    work: Path,
+    cards: Path,
+    cache: FeatureCache,
+    progress: Any,
+    *,
+    tail: bool,
+) -> None:
+    from models.calibration import PARTS
+    from models.papers.names import OPTIONS, parse
+    from models.papers.training import Budget
+    from models.protocol.papers import PaperVariant, run_papers
+    from models.protocol.table import TensorTable
+
+    names = list(OPTIONS) if models == "all" else [name.strip() for name in models.split(",")]
+    chosen = [str(parse(name)) for name in names]
+    wanted = [part.strip() for part in parts.split(",")]
+    if not set(wanted) <= set(PARTS):
+        raise UserError(f"--parts {parts}: give some of {', '.join(PARTS)}.")
+    limit = Budget(float("inf") if budget is None else budget)
+    table = TensorTable.read(data / "dielectric_tensors.parquet")
+    variants = [PaperVariant(name, cache, limit, progress) for name in chosen]
+    run_papers(variants, table, numbers, wanted, work, cards / PAPERS, typer.echo, tail=tail)
+
+
+def pretrain(
+    table: Annotated[
+        Path, typer.Argument(help="Parquet with cell, species, frac, formation_energy_per_atom.")
+    ],
+    model: Annotated[str, typer.Option(help="goectp, goectp-mat or goectp-icom.")] = "goectp-icom",
+    budget: Annotated[
+        float, typer.Option(min=1, help="CPU seconds; as published it takes 500 passes.")
+    ] = 3600.0,
+    seed: Annotated[int, typer.Option(help="Fixes the start and the order.")] = 0,
+) -> None:
+    """Pretrain a GoeCTP network on formation energies, for the model's option +pretrained."""
+    import torch
+
+    from models.cache import FeatureCache
+    from models.ensemble import resolve_device
+    from models.papers.goectp import GoeCTP
+    from models.papers.names import parse
+    from models.papers.pretraining import pretrain as fitted
+    from models.papers.pretraining import save_pretrained
+    from models.papers.recipes import build
+    from models.papers.training import Budget
+    from screening.tables import read_frame
+
+    choice = parse(model).without("pretrained")
+    if not choice.base.startswith("goectp"):
+        raise UserError(f"Only the GoeCTP models are pretrained on energies, not {choice.base}.")
+    frame = read_frame(table)
+    cache = FeatureCache("7net-l3i5")
+    torch.manual_seed(seed)
+    network = build(str(choice), cache.encoder.layout)
+    assert isinstance(network, GoeCTP)
+    with _progress() as progress:
+        facts = fitted(
+            network, frame, Budget(budget), seed, resolve_device("auto"),
+            lambda done, total: progress("pretraining", done, total),
+        )  # fmt: skip
+    place = save_pretrained(network, choice, cache.root, facts)
+    typer.echo(f"Pretrained on {facts['crystals']} crystals: {facts}; the weights are in {place}.")
+
+
+def _ensemble(directory: Path | None) -> Predictor:
+    from models.predictor import load
     from models.shipped import shipped
 
     return shipped() if directory is None else load(directory)
 
 
-def _device(ensemble: Ensemble) -> str:
+def _device(ensemble: Predictor) -> str:
     from models.ensemble import resolve_device
 
     return str(resolve_device(ensemble.settings.device))
 
 
-def _check_elements(materials: list[Material], ensemble: Ensemble) -> None:
+def _check_elements(materials: list[Material], ensemble: Predictor) -> None:
     from models.encoder import supported_elements
 
     supported = supported_elements(ensemble.settings.encoder)

@@ -17,6 +17,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed
 
 from dft.calculation import State, calculation_key
+from flows import bill
 from flows.artifacts import LiveProgress, show_candidates, show_model, show_round
 from flows.calculations import (
     cancelled,
@@ -31,10 +32,10 @@ from flows.limits import limit_of
 from flows.notifications import tell
 from flows.run import CampaignRun
 from flows.sources import pull_report, show_pull
-from models.ensemble import Ensemble, Prediction
-from models.files import load
+from models.ensemble import Prediction
 from models.fitting import training_hash
 from models.passes import in_two_passes
+from models.predictor import Predictor, load
 from models.store import fit_or_reuse
 from results.records import PlannedCalculation, Selection
 from results.schema import RoundStatus
@@ -256,7 +257,7 @@ def predict(run: CampaignRun, number: int, pool: Pool) -> None:
 
 
 def predicted(
-    run: CampaignRun, ensemble: Ensemble, candidates: list[Material], gaps: Array, seed: int
+    run: CampaignRun, ensemble: Predictor, candidates: list[Material], gaps: Array, seed: int
 ) -> Prediction:
     """A first pass over all candidates; the best of it again with their force constants."""
 
@@ -272,19 +273,26 @@ def predicted(
 
 
 @Step
-def select(run: CampaignRun, number: int, pool: Pool) -> None:
-    """The best candidates by acquisition become calculations."""
+def select(run: CampaignRun, number: int, pool: Pool) -> bool:
+    """The best candidates by acquisition become calculations, as far as the budget goes.
+
+    Returns
+    -------
+    bool
+        Whether there is anything to calculate.
+    """
     record = run.round(number)
     if record.status != RoundStatus.PREDICTED:
-        return
+        return True
     by_hash = {m.structure_hash: m for m in pool.candidates}
-    picks = run.ledger.predictions(record.id).head(run.config.batch)
+    picks = run.ledger.predictions(record.id).head(run.config.batch).to_dict("records")
     engine = run.engine
-    selections, planned, materials = [], [], []
-    for pick in picks.to_dict("records"):
-        material = by_hash[pick["structure_hash"]]
+    selections, planned = [], []
+    materials = bill.admitted(run, number, [by_hash[pick["structure_hash"]] for pick in picks])
+    if not materials:
+        return False
+    for pick, material in zip(picks, materials, strict=False):
         key = calculation_key(material.structure_hash, engine.settings_hash)
-        materials.append(material)
         planned.append(
             PlannedCalculation(
                 key, material.structure_hash, material.material_id, engine.name,
@@ -297,6 +305,7 @@ def select(run: CampaignRun, number: int, pool: Pool) -> None:
     names = ", ".join(material.formula for material in materials[:MOST_NAMED])
     more = len(materials) - MOST_NAMED
     run.reporter.note(f"Picked for calculation: {names}{f' and {more} more' * (more > 0)}.")
+    return True
 
 
 @Step

@@ -27,6 +27,8 @@ ENOUGH = 50
 NORMAL = (0.674, 0.994, 1.645, 1.960)
 """Half widths of the intervals of a Gaussian."""
 LARGEST_SCALE = 20.0
+LARGEST_DISTANCE = 3.0
+"""From the training crystals, beyond which error bars grow no further."""
 LARGEST_ERROR = 0.99
 """Quantile of the held-out errors that bounds σ."""
 
@@ -112,19 +114,23 @@ class Calibration:
             data["n"],
         )
 
-    def spread_out(self, targets: Array, physics: Array) -> Array:
+    def spread_out(self, targets: Array, physics: Array, distance: Array) -> Array:
         """Members' L (m, n, 2, 3, 3), moved apart about their mean to the expected errors.
 
         Parameters
         ----------
         physics
             1 where there is a physical estimate, (n,).
+        distance
+            From the training crystals in units of their domain's size, (n,). Outside, where no
+            held-out crystal has tested it, the expected error grows in proportion, up to a bound.
         """
+        outside = np.clip(distance, 1.0, LARGEST_DISTANCE)
         scales = []
         for part, scale in enumerate((self.electronic, self.ionic)):
             spread = np.maximum(spread_of(targets[:, :, part]), SMALLEST_SPREAD)
             none = np.zeros_like(physics)
-            sigma = scale.sigma(spread, none if part == 0 else physics)
+            sigma = scale.sigma(spread, none if part == 0 else physics) * outside
             scales.append(np.clip(sigma / spread, 1 / LARGEST_SCALE, LARGEST_SCALE))
         factor = np.stack(scales, axis=-1)[None, :, :, None, None]
         mean = targets.mean(axis=0, keepdims=True)

@@ -26,14 +26,30 @@ from models.readout import Dropout, Readout
 HIDDEN = 0.25
 """Share of crystals per step whose band gap, or physical estimate, is hidden in training, so that
 one network answers with and without."""
+LARGEST_VARIANCE = 0.5
+"""Of the logarithms of eigenvalues; beyond it the second order says nothing."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Targets L (n, 2, 3, 3) of the electronic and the ionic part, and which are known (n, 2)."""
+    """What is known of the electronic and the ionic part of n crystals.
+
+    Attributes
+    ----------
+    targets
+        L, (n, 2, 3, 3).
+    known
+        1 where L is known, (n, 2).
+    means
+        Target of the mean permittivity, (n, 2).
+    weak
+        1 where nothing but the mean is known, (n, 2).
+    """
 
     targets: Tensor
     known: Tensor
+    means: Tensor
+    weak: Tensor
 
 
 class DielectricModel:
@@ -82,7 +98,7 @@ class DielectricModel:
 
 
 class DielectricLoss:
-    """Mean absolute error of the known targets."""
+    """Mean absolute error of the known targets, and of the mean where only that is known."""
 
     def __init__(self, model: DielectricModel, labels: Labels) -> None:
         self.model = model
@@ -93,5 +109,19 @@ class DielectricLoss:
         found = self.model(crystals, dropout, hide=True)
         index = torch.as_tensor(crystals, device=self.model.inputs.device)
         error = (found - self.labels.targets[index]).abs().mean(dim=(-1, -2))
-        known = self.labels.known[index]
-        return (error * known).sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp(1.0)
+        known, weak = self.labels.known[index], self.labels.weak[index]
+        # As an isotropic error of that size would count among the nine elements.
+        scalar = (log_of_mean(found) - self.labels.means[index]).abs() / 3
+        total = (error * known + scalar * weak).sum(dim=(1, 2))
+        return total / (known + weak).sum(dim=(1, 2)).clamp(1.0)
+
+
+def log_of_mean(targets: Tensor) -> Tensor:
+    """L (..., 3, 3) → what :func:`models.targets.to_target` makes of the mean eigenvalue, (...).
+
+    To second order in the anisotropy: the logarithm of a mean is the mean of the logarithms plus
+    half their variance.
+    """
+    mean = targets.diagonal(dim1=-2, dim2=-1).mean(-1)
+    deviatoric = targets - mean[..., None, None] * torch.eye(3, device=targets.device)
+    return mean + (deviatoric.square().sum(dim=(-1, -2)) / 6).clamp(max=LARGEST_VARIANCE)

@@ -25,7 +25,7 @@ from models.encoder import FeatureLayout
 from models.inputs import PHYSICS, Examples
 from models.readout import Dropout, Readout, Width
 from models.settings import FUNCTIONALS, ModelSettings
-from models.targets import electronic_from_target, from_target
+from models.targets import FLOOR, electronic_from_target, from_target
 from screening.errors import UserError
 from screening.symmetry import project
 from screening.tensors import mean_permittivity
@@ -248,12 +248,16 @@ class Ensemble:
     def finished(self, targets: Array, examples: Examples) -> Prediction:
         """Tensors from the networks' L, with calibrated spread."""
         physical = examples.context[:, PHYSICS.start].astype(float)
-        spread = self.calibration.spread_out(targets, physical)
         inputs = examples.inputs(self.normalise, self.layout, torch.device("cpu"))
+        distance = self.domain.distances(inputs, examples.crystals).astype(float)
+        spread = self.calibration.spread_out(targets, physical, distance)
+        ionic = from_target(spread[:, :, 1])
+        ceiling = np.maximum(examples.ceiling, FLOOR)
+        allowed = np.minimum(1.0, ceiling / mean_permittivity(ionic))
         return Prediction(
             electronic=electronic_from_target(spread[:, :, 0]),
-            ionic=from_target(spread[:, :, 1]),
-            distance=self.domain.distances(inputs, examples.crystals).astype(float),
+            ionic=ionic * allowed[..., None, None],
+            distance=distance,
             physical=physical > 0,
         )
 

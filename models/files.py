@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,6 +23,7 @@ from screening.errors import UserError
 from screening.io import atomic_path, atomic_write
 
 Tensors = dict[str, torch.Tensor]
+T = TypeVar("T")
 
 READABLE = (2, FORMAT)
 """Formats that are read; earlier ones are upgraded on the way."""
@@ -32,8 +34,6 @@ def save(ensemble: Ensemble, directory: Path, *, half: bool = False) -> None:
 
     ``half`` keeps the weights in half precision, for shipping.
     """
-    from safetensors.torch import save as to_bytes
-
     tensors: Tensors = {}
     for name, part in (("readout", ensemble.readout), ("born", ensemble.born)):
         if part is not None:
@@ -42,31 +42,45 @@ def save(ensemble: Ensemble, directory: Path, *, half: bool = False) -> None:
             tensors |= {f"{name}.{k}": v for k, v in kept.items()}
     tensors |= {f"normalise.{k}": v for k, v in vars(ensemble.normalise).items()}
     tensors |= {f"domain.{k}": v for k, v in vars(ensemble.domain).items()}
+    write(
+        directory,
+        tensors,
+        {
+            "settings": ensemble.settings.model_dump(),
+            "layout": asdict(ensemble.layout),
+            "training_hash": ensemble.training_hash,
+            "offset": ensemble.offset,
+            "calibration": ensemble.calibration.to_dict(),
+            "metrics": ensemble.metrics,
+        },
+    )
+
+
+def write(directory: Path, tensors: Tensors, manifest: dict[str, Any]) -> None:
+    """Write weights, then the manifest with format and digest."""
+    from safetensors.torch import save as to_bytes
+
     with atomic_path(directory / "model.safetensors") as temporary:
         # Not with save_file, which hides from us that a disk is full.
         temporary.write_bytes(to_bytes({k: v.cpu().contiguous() for k, v in tensors.items()}))
         digest = _digest(temporary)
-    manifest = {
-        "format": FORMAT,
-        "settings": ensemble.settings.model_dump(),
-        "layout": asdict(ensemble.layout),
-        "training_hash": ensemble.training_hash,
-        "offset": ensemble.offset,
-        "calibration": ensemble.calibration.to_dict(),
-        "metrics": ensemble.metrics,
-        "digest": digest,
-    }
-    atomic_write(directory / "model.json", json.dumps(manifest, indent=2) + "\n")
+    content = {"format": FORMAT, **manifest, "digest": digest}
+    atomic_write(directory / "model.json", json.dumps(content, indent=2) + "\n")
 
 
 def load(directory: Path) -> Ensemble:
-    """Read a saved ensemble.
+    """Read a saved ensemble of ours.
 
     Raises
     ------
     UserError
         No model there, one of another format, or a damaged file.
     """
+    return read(directory, _built)
+
+
+def read(directory: Path, built: Callable[[dict[str, Any], Tensors], T]) -> T:
+    """What ``built`` makes of manifest and weights; errors as in :func:`load`."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -80,7 +94,7 @@ def load(directory: Path) -> Ensemble:
         weights = directory / "model.safetensors"
         if _digest(weights) != manifest["digest"]:
             raise ValueError("not the weights that the manifest was written for")
-        return _built(manifest, _upgraded(load_file(weights)))
+        return built(manifest, _upgraded(load_file(weights)))
     except FileNotFoundError:
         raise UserError(f"There is no trained model in {directory}.") from None
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError):
@@ -104,9 +118,9 @@ def _built(manifest: dict[str, Any], tensors: Tensors) -> Ensemble:
     layout = FeatureLayout(**manifest["layout"])
     inputs = Width(layout.scalars + N_CONTEXT, layout.vectors, layout.tensors)
     readout = Readout(settings.members, inputs, LATENT, rank2_basis(), n_tensors=2, n_scalars=1)
-    readout.load_state_dict(_below("readout.", tensors))
+    readout.load_state_dict(below("readout.", tensors))
     born = None
-    if weights := _below("born.", tensors):
+    if weights := below("born.", tensors):
         born = Readout(
             settings.members, inputs, LATENT_BORN, rank2_basis(), n_tensors=1, asymmetric=True
         )
@@ -116,8 +130,8 @@ def _built(manifest: dict[str, Any], tensors: Tensors) -> Ensemble:
         layout,
         readout,
         born,
-        Normalisation(**_below("normalise.", tensors)),
-        Domain(**_below("domain.", tensors)),
+        Normalisation(**below("normalise.", tensors)),
+        Domain(**below("domain.", tensors)),
         manifest["offset"],
         Calibration.from_dict(manifest["calibration"]),
         manifest["metrics"],
@@ -129,5 +143,6 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _below(prefix: str, tensors: Tensors) -> Tensors:
+def below(prefix: str, tensors: Tensors) -> Tensors:
+    """Those whose names begin with ``prefix``, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from models.born import BornLoss, born_charges
 from models.cache import FeatureCache, ForceConstantCache
-from models.calibration import ENOUGH, PARTS, Calibration, Scale, quantiles, spread_of
+from models.calibrating import calibrated
+from models.calibration import Calibration
 from models.data import Inputs, Normalisation
 from models.dielectric import DielectricLoss, DielectricModel, Labels
 from models.domain import Domain
@@ -24,7 +25,6 @@ from models.ensemble import (
     Ensemble,
     Prediction,
     Progress,
-    log_errors,
     resolve_device,
 )
 from models.inputs import N_CONTEXT, PHYSICS, Examples
@@ -32,7 +32,7 @@ from models.metrics import held_out_metrics
 from models.readout import Readout, Width
 from models.settings import FUNCTIONALS, ModelSettings
 from models.splits import split_by_group
-from models.targets import electronic_target, to_target
+from models.targets import targets_of, to_target
 from models.training import train
 from screening.errors import UserError
 from screening.io import stable_hash
@@ -57,7 +57,7 @@ def fit(
     progress: Progress | None = None,
     held_out: Callable[[KnownMaterial], bool] | None = None,
 ) -> Ensemble:
-    """Train on materials with at least one known part.
+    """Train on materials with at least one known part, or the mean of one.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def fit(
     UserError
         Fewer than ten compositions, or a functional other than PBE and PBEsol.
     """
-    known = _usable(known)
+    known = usable(known)
     # Without it cuBLAS refuses to work deterministically; it is read when cuBLAS starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
@@ -99,14 +99,16 @@ class _Fit:
         self.cache = cache
         self.device = resolve_device(settings.device)
         self.layout = cache.encoder.layout
-        groups = [_composition(k) for k in known]
-        split = split_by_group(groups, seed)
+        groups = [composition_of(k) for k in known]
+        # A mean tests nothing, and is not trained on where its composition is held out.
+        whole = np.flatnonzero([has_tensor(k) for k in known])
         if held_out is None:
-            self.held_out = split.validation
+            self.held_out = whole[split_by_group([groups[i] for i in whole], seed).validation]
         else:
-            self.held_out = np.flatnonzero([held_out(k) for k in known])
-        self.training = np.setdiff1d(np.arange(len(known)), self.held_out)
-        self.folds = _folds(groups, FOLDS, seed)
+            self.held_out = np.array([i for i in whole if held_out(known[i])], dtype=np.int64)
+        unseen = {groups[i] for i in self.held_out}
+        self.training = np.array([i for i, group in enumerate(groups) if group not in unseen])
+        self.folds = folds_of(groups, FOLDS, seed)
         self.seeds = [1000 * seed + 10 * member for member in range(settings.members)]
         gaps = [k.material.band_gap if settings.band_gap else None for k in known]
         self.examples = Examples.of(
@@ -115,14 +117,14 @@ class _Fit:
             gaps,
             cache,
             self.layout,
-            _labelled(progress, "encoding known crystals"),
+            labelled(progress, "encoding known crystals"),
         )
         self.normalise = Normalisation.of(self.examples.rows, self.layout)
 
     def ensemble(self) -> Ensemble:
         """Train both networks and calibrate."""
         born, seconds_born = self._born()
-        labels = _labels(self.known, self.device)
+        labels = labels_of(self.known, self.device)
         readout = self._network(LATENT, n_tensors=2, n_scalars=1)
         means = _mean_targets(labels, self.training)
         start = torch.tensor([*means, 0.0]).expand(self.settings.members, 3)
@@ -132,7 +134,7 @@ class _Fit:
         model = DielectricModel(readout, inputs, estimates, means[1])
         seconds = train(
             readout, DielectricLoss(model, labels), self._training_rows(), self.settings,
-            self.seeds, self.device, _labelled(self.progress, "training"),
+            self.seeds, self.device, labelled(self.progress, "training"),
         )  # fmt: skip
         ensemble = Ensemble(
             self.settings, self.layout, readout, born, self.normalise,
@@ -151,8 +153,8 @@ class _Fit:
     def _born(self) -> tuple[Readout | None, float]:
         """Learn Born charges, and give every crystal that is small enough its estimate."""
         charges = [self._charges(i) for i in range(len(self.known))]
-        labelled = np.array([c is not None for c in charges])
-        rows = self.training[labelled[self.training]]
+        has_charges = np.array([c is not None for c in charges])
+        rows = self.training[has_charges[self.training]]
         if self.settings.physics_effort == 0 or len(rows) < ENOUGH_BORN:
             return None, 0.0
         unknown = [np.full((size, 3, 3), np.nan) for size in self.examples.rows.sizes]
@@ -161,7 +163,7 @@ class _Fit:
         members = self.settings.members
         # Every crystal is left out by one member, whose charges it gets: its estimate is then as
         # good or bad as those of crystals never seen.
-        parts = _folds([_composition(k) for k in self.known], members, self.seed + 1)
+        parts = folds_of([composition_of(k) for k in self.known], members, self.seed + 1)
         inputs = self._inputs()
         network = self._network(LATENT_BORN, n_tensors=1, asymmetric=True)
         network.reset(self.seeds, torch.zeros(members, 1))
@@ -171,7 +173,7 @@ class _Fit:
         seconds = train(
             network, BornLoss(network, inputs, target),
             [rows[parts[rows] != member] for member in range(members)], settings, self.seeds,
-            self.device, _labelled(self.progress, "training Born charges"),
+            self.device, labelled(self.progress, "training Born charges"),
         )  # fmt: skip
         found = born_charges(network, inputs, self.examples.crystals)
         trained = set(rows.tolist())
@@ -180,7 +182,7 @@ class _Fit:
         easy = [i for i in within if self.known[i].tensors.ionic is not None]
         self.examples.add_physics(
             fair, ForceConstantCache.beside(self.cache), easy,
-            _labelled(self.progress, "force constants of known crystals"),
+            labelled(self.progress, "force constants of known crystals"),
         )  # fmt: skip
         return network, seconds
 
@@ -209,30 +211,12 @@ class _Fit:
         return [part if len(part) else rows for part in own]
 
     def _calibration(self, ensemble: Ensemble, targets: Array) -> Calibration:
-        labels = _labels(self.known, torch.device("cpu"))
+        def finished(calibration: Calibration) -> Prediction:
+            ensemble.calibration = calibration
+            return ensemble.finished(targets, self.examples)
+
         physics = self.examples.context[:, PHYSICS.start].astype(float)
-        scales = []
-        for part in range(2):
-            rows = self.held_out[labels.known[self.held_out, part].numpy() > 0]
-            if len(rows) < ENOUGH:
-                return Calibration.assumed()
-            predicted = targets[:, rows, part]
-            true = labels.targets[rows, part].numpy()
-            errors = np.trace(predicted.mean(axis=0) - true, axis1=-2, axis2=-1) / 3
-            own = physics[rows] if part else np.zeros(len(rows))
-            scales.append(Scale.fitted(errors, spread_of(predicted), own))
-        electronic, ionic = scales
-        normal = Calibration.none().quantiles
-        ensemble.calibration = Calibration(electronic, ionic, normal, len(self.held_out))
-        prediction = ensemble.finished(targets, self.examples)
-        bounds = {}
-        for name in PARTS:
-            rows = np.array(
-                [i for i in self.held_out if getattr(self.known[i].tensors, name) is not None]
-            )
-            true = np.stack([getattr(self.known[i].tensors, name) for i in rows])
-            bounds[name] = quantiles(*log_errors(prediction, name, true, rows))
-        return Calibration(electronic, ionic, bounds, len(self.held_out))
+        return calibrated(targets, self.known, self.held_out, physics, finished)
 
     def _metrics(self, prediction: Prediction) -> dict[str, Any]:
         central = [prediction.central(part)[None] for part in ("electronic", "ionic")]
@@ -246,7 +230,7 @@ def training_hash(known: Sequence[KnownMaterial], settings: ModelSettings, seed:
     rows = [
         [
             k.material.structure_hash, k.functional, k.tensors.to_dict(), k.material.band_gap,
-            k.extras.get("born_charges"),
+            [k.extras.get(name) for name in ("born_charges", "mean_electronic", "mean_ionic")],
         ]
         for k in _in_order(known)
     ]  # fmt: skip
@@ -259,18 +243,25 @@ def _in_order(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
     )
 
 
-def _composition(known: KnownMaterial) -> str:
+def composition_of(known: KnownMaterial) -> str:
     """Reduced formula of the structure; a table may spell its formulas in any way."""
     return str(known.material.structure.composition.reduced_formula)
 
 
-def _usable(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
+def usable(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
+    """Materials to learn from, in an order of their own.
+
+    Raises
+    ------
+    UserError
+        Fewer than ten compositions, or a functional other than PBE and PBEsol.
+    """
     rows = [
         k
         for k in _in_order(known)
-        if k.tensors.electronic is not None or k.tensors.ionic is not None
+        if has_tensor(k) or "mean_electronic" in k.extras or "mean_ionic" in k.extras
     ]
-    n_groups = len({_composition(k) for k in rows})
+    n_groups = len({composition_of(k) for k in rows if has_tensor(k)})
     if n_groups < 10:
         raise UserError(
             f"Only {n_groups} compositions with known dielectric tensors to learn from; the "
@@ -285,7 +276,12 @@ def _usable(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:
     return rows
 
 
-def _folds(groups: Sequence[str], n: int, seed: int) -> Indices:
+def has_tensor(known: KnownMaterial) -> bool:
+    """Whether more than a mean is known."""
+    return known.tensors.electronic is not None or known.tensors.ionic is not None
+
+
+def folds_of(groups: Sequence[str], n: int, seed: int) -> Indices:
     """Number of the part (0 to n − 1) of each row, whole groups at a time."""
     names = sorted(set(groups))
     order = np.random.default_rng(seed + 77).permutation(len(names))
@@ -293,18 +289,17 @@ def _folds(groups: Sequence[str], n: int, seed: int) -> Indices:
     return np.array([part[group] for group in groups])
 
 
-def _labels(known: Sequence[KnownMaterial], device: torch.device) -> Labels:
-    targets = np.zeros((len(known), 2, 3, 3))
-    mask = np.zeros((len(known), 2))
+def labels_of(known: Sequence[KnownMaterial], device: torch.device) -> Labels:
+    """What networks are trained on; zeros where a part, or its mean, is unknown."""
+    targets, mask = targets_of([k.tensors for k in known])
+    means, weak = np.zeros((len(known), 2)), np.zeros((len(known), 2))
     for i, k in enumerate(known):
-        if k.tensors.electronic is not None:
-            targets[i, 0], mask[i, 0] = electronic_target(k.tensors.electronic), 1.0
-        if k.tensors.ionic is not None:
-            targets[i, 1], mask[i, 1] = to_target(k.tensors.ionic), 1.0
-    return Labels(
-        torch.as_tensor(targets, dtype=torch.float32, device=device),
-        torch.as_tensor(mask, dtype=torch.float32, device=device),
-    )
+        for part, (name, least) in enumerate((("mean_electronic", 1.0), ("mean_ionic", 0.0))):
+            if not mask[i, part] and name in k.extras:
+                isotropic = (k.extras[name] - least) * np.eye(3)
+                means[i, part], weak[i, part] = to_target(isotropic)[0, 0], 1.0
+    arrays = (targets, mask, means, weak)
+    return Labels(*(torch.as_tensor(a, dtype=torch.float32, device=device) for a in arrays))
 
 
 def _mean_targets(labels: Labels, rows: Indices) -> list[float]:
@@ -315,7 +310,8 @@ def _mean_targets(labels: Labels, rows: Indices) -> list[float]:
     return [float(x) for x in means]
 
 
-def _labelled(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+def labelled(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    """Progress that says what is being done."""
     if progress is None:
         return None
     return lambda done, total: progress(what, done, total)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.data import Inputs, Normalisation, Rows
 from models.force_constants import effort
-from models.physics import Modes, estimate
+from models.physics import Modes, estimate, largest_mean
 from models.targets import to_target
 
 if TYPE_CHECKING:
@@ -43,14 +43,18 @@ class Examples:
         known, and descriptors of it.
     estimate
         L of the ionic part from Born charges and force constants, (members, n, 3, 3).
+    ceiling
+        The most that ε̄_ionic can be, (n,); infinite where there is no estimate.
     """
 
     crystals: list[Crystal]
     rows: Rows
     context: NDArray[np.float32]
     estimate: NDArray[np.float32] = field(init=False)
+    ceiling: Array = field(init=False)
 
     def __post_init__(self) -> None:
+        self.ceiling = np.full(len(self.crystals), np.inf)
         self.estimate = np.zeros((1, len(self.crystals), 3, 3), dtype=np.float32)
 
     @classmethod
@@ -104,9 +108,11 @@ class Examples:
         matrices = cache.compute([self.crystals[i].cell for i in chosen])
         for done, (i, matrix) in enumerate(zip(chosen, matrices, strict=True), start=1):
             modes = Modes.of(matrix)
-            found = [estimate(modes, charges, self.crystals[i].volume) for charges in born[i]]
+            volume = self.crystals[i].volume
+            found = [estimate(modes, charges, volume) for charges in born[i]]
             for member in range(members):
                 tensors[member, i] = to_target(found[member % len(found)][0])
+            self.ceiling[i] = np.mean([largest_mean(charges, volume) for charges in born[i]])
             self.context[i, PHYSICS] = np.mean([descriptors for _, descriptors in found], axis=0)
             if progress is not None:
                 progress(done, len(chosen))

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.cache import FeatureCache, ForceConstantCache
-from models.ensemble import Ensemble, Prediction, Progress
+from models.ensemble import Prediction, Progress
+from models.predictor import Predictor
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -18,7 +19,7 @@ Indices = NDArray[np.int64]
 
 
 def in_two_passes(
-    ensemble: Ensemble,
+    ensemble: Predictor,
     structures: Sequence[Structure],
     band_gaps: Sequence[float | None],
     functional: str,

@@ -21,6 +21,8 @@ FLOOR = 0.05
 """Smallest stiffness of an optical mode in eV/Å² that is told apart from zero."""
 POLAR = 0.01
 """Share of the oscillator strength below which a mode counts as not polar."""
+CHARGE_MARGIN = 4.0
+"""Factor by which predicted charges may fall short of the oscillator strength."""
 NO_CHARGE = 1e-6
 """Sum of squared mode charges below which a crystal has no polar mode."""
 
@@ -100,6 +102,15 @@ def estimate(modes: Modes, born: Array, volume: float) -> tuple[Array, list[floa
         float(np.log(max(softest, 0.02))) - 1.0,
         float(floored) + float(softest < 0),
     ]
+
+
+def largest_mean(born: Array, volume: float) -> float:
+    """The most that ε̄_ionic can be for Born charges (n, 3, 3): all strength in the softest mode.
+
+    No constraint for crystals with ions; in those of neutral molecules, whose charges vanish, it
+    keeps an uncertain logarithm from promising what there is nothing to make it of.
+    """
+    return float(CHARGE_MARGIN * COULOMB / volume * np.square(born).sum() / 3 / FLOOR)
 
 
 def neutral(born: Array) -> Array:

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from models.papers.names import OPTIONS, OURS, parse
+from screening.errors import UserError
 
 EncoderName = Literal["7net-l3i5", "7net-0"]
 Functional = Literal["PBE", "PBEsol"]
 FUNCTIONALS: tuple[Functional, ...] = ("PBE", "PBEsol")
+
+
+OURS_ALONE = (
+    "batch_size", "learning_rate", "weight_decay", "dropout", "band_gap", "physics_effort",
+    "physics_candidates",
+)  # fmt: skip
+"""Settings that mean nothing to a published model."""
 
 
 class ModelSettings(BaseModel):
@@ -16,6 +33,12 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    name: str = Field(
+        OURS,
+        description="Which model: physics (ours), or a published one: "
+        + ", ".join(OPTIONS)
+        + ". A published model keeps its own optimiser settings.",
+    )
     encoder: EncoderName = Field(
         "7net-l3i5", description="Frozen potential; 7net-0 is twice as fast and a little worse."
     )
@@ -50,3 +73,27 @@ class ModelSettings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: a CUDA GPU if there is one, otherwise the CPU."
     )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Ours goes unnamed, as before there were others: campaigns and trained models of then
+        remain what they were."""
+        values: dict[str, Any] = handler(self)
+        if values.get("name") == OURS:
+            del values["name"]
+        return values
+
+    @model_validator(mode="after")
+    def _name_exists(self) -> ModelSettings:
+        if self.name == OURS:
+            return self
+        try:
+            parse(self.name)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        for field in OURS_ALONE:
+            if getattr(self, field) != type(self).model_fields[field].default:
+                raise ValueError(
+                    f"the published model {self.name} keeps its own {field}; leave it out"
+                )
+        return self

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.cache import FeatureCache
-from models.ensemble import Ensemble, Progress
-from models.files import load, save
-from models.fitting import fit, training_hash
+from models.ensemble import Progress
+from models.fitting import training_hash
+from models.predictor import Predictor, fit, load, save
 from models.settings import ModelSettings
 from screening.errors import UserError
 from screening.material import KnownMaterial
@@ -21,7 +21,7 @@ def fit_or_reuse(
     cache: FeatureCache,
     directory: Path,
     progress: Progress | None = None,
-) -> Ensemble:
+) -> Predictor:
     """An ensemble trained on ``known``, saved in ``directory``.
 
     One that lies there already, or in the store of the feature cache, is taken if its training hash

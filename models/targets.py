@@ -12,10 +12,12 @@ for small y it goes on smoothly to y → 0. Whatever L a network puts out, the t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from screening.tensors import DielectricTensors
 
 Array = NDArray[np.float64]
 
@@ -55,6 +57,17 @@ def electronic_target(electronic: Array) -> Array:
 def electronic_from_target(target: Array) -> Array:
     """L → ε∞ (..., 3, 3), eigenvalues above 1."""
     return from_target(target) + np.eye(3)
+
+
+def targets_of(known: Sequence[DielectricTensors]) -> tuple[Array, Array]:
+    """L of both parts, (n, 2, 3, 3), zeros where unknown, and 1 where known, (n, 2)."""
+    targets, mask = np.zeros((len(known), 2, 3, 3)), np.zeros((len(known), 2))
+    for i, tensors in enumerate(known):
+        if tensors.electronic is not None:
+            targets[i, 0], mask[i, 0] = electronic_target(tensors.electronic), 1.0
+        if tensors.ionic is not None:
+            targets[i, 1], mask[i, 1] = to_target(tensors.ionic), 1.0
+    return targets, mask
 
 
 def _matrix_function(matrices: Array, function: Callable[[Array], Array]) -> Array:

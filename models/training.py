@@ -55,8 +55,9 @@ def train(
         settings.dropout, [torch.Generator(device).manual_seed(seed + 1) for seed in seeds]
     )
     optimiser = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay,
+        fused=True,
+    )  # fmt: skip
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=steps
     )

@@ -163,31 +163,18 @@ class CampaignLedger:
         UserError
             No such campaign.
         """
-        self._set_status(name, status, datetime.now(UTC))
-
-    def reopen_campaign(self, name: str) -> None:
-        """Note that a campaign that had ended goes on.
-
-        Raises
-        ------
-        UserError
-            No such campaign.
-        """
-        self._set_status(name, RUNNING, None)
-
-    def forget_untrained(self, name: str) -> None:
-        """Remove a campaign in which nothing was trained, so nothing is lost; others stay."""
-        with self._database.writing() as connection:
-            _forget_untrained(connection, name)
-
-    def _set_status(self, name: str, status: str, finished_at: datetime | None) -> None:
         with self._database.writing() as connection:
             campaign_id = self._campaign_id(connection, name)
             connection.execute(
                 update(t.Campaign)
                 .where(t.Campaign.id == campaign_id, t.Campaign.status != status)
-                .values(status=status, finished_at=finished_at)
+                .values(status=status, finished_at=datetime.now(UTC))
             )
+
+    def forget_untrained(self, name: str) -> None:
+        """Remove a campaign in which nothing was trained, so nothing is lost; others stay."""
+        with self._database.writing() as connection:
+            _forget_untrained(connection, name)
 
     def known(self, name: str) -> pd.DataFrame:
         """What was known at the start of a campaign, in the order in which it was given.

@@ -133,7 +133,9 @@ class KnownMaterial:
     functional
         Exchange-correlation functional of the calculation, ``"PBE"`` or ``"PBEsol"``.
     extras
-        What else the source says: ``born_charges`` (n × 3 × 3, units of e), ``min_optical_thz``.
+        What else the source says: ``born_charges`` (n × 3 × 3, units of e), ``min_optical_thz``;
+        ``cpu_s``, processor seconds that the calculation took; ``mean_electronic`` and
+        ``mean_ionic``, a third of the trace of a tensor that is not known.
     """
 
     material: Material

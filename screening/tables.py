@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 IDENTIFIERS = ("material_id", "file")
 """Columns that are text, whatever they look like: 007 is not 7."""
-FREQUENCIES = ("min_optical_thz", "max_optical_thz")
+NUMBERS = ("min_optical_thz", "max_optical_thz", "cpu_s")
+"""Columns of numbers beside the tensors that are kept."""
+MEANS = {"mean_electronic": 1.0, "mean_ionic": 0.0}
+"""Columns with a third of a trace, and the least that it can be."""
 
 
 def read_candidates(path: Path) -> list[Material]:
@@ -49,7 +52,9 @@ def read_known(path: Path) -> list[KnownMaterial]:
     Columns as for candidates and ``functional`` (PBE or PBEsol), ``eps_electronic``, and
     ``eps_ionic`` or ``eps_total``: 3×3, relative permittivity, in the Cartesian frame of the
     structure in the same row, empty where unknown. Optional: ``use_electronic``, ``use_ionic``
-    (false: do not use that part), ``born_charges`` (n × 3 × 3), ``min_optical_thz``.
+    (false: do not use that part), ``born_charges`` (n × 3 × 3), ``min_optical_thz``, ``cpu_s``
+    (processor time that the calculation took); and ``mean_electronic`` and ``mean_ionic``, a third
+    of the trace, in the place of the tensors.
 
     Raises
     ------
@@ -87,8 +92,10 @@ def usable_from_frame(frame: pd.DataFrame, what: str) -> tuple[list[KnownMateria
 
 def known_from_frame(frame: pd.DataFrame, what: str) -> list[KnownMaterial]:
     """Like :func:`read_known`, from a table already in memory; ``what`` names it."""
-    _require(frame, ["material_id", "structure", "band_gap", "functional", "eps_electronic"], what)
-    if "eps_ionic" not in frame and "eps_total" not in frame:
+    _require(frame, ["material_id", "structure", "band_gap", "functional"], what)
+    if "mean_electronic" not in frame:
+        _require(frame, ["eps_electronic"], what)
+    if not {"eps_ionic", "eps_total", *MEANS} & {*frame.columns}:
         raise UserError(f"{what} has no column 'eps_ionic' or 'eps_total'; add one of them.")
     known = [_known(row, what) for row in _rows(frame)]
     labels = [f"{k.material.material_id} ({k.functional})" for k in known]
@@ -213,12 +220,25 @@ def _known(row: dict[str, Any], what: str) -> KnownMaterial:
             ionic = read("eps_total") - electronic
     extras: dict[str, Any] = {
         name: _number(row, name, material.material_id, what, float)
-        for name in FREQUENCIES
+        for name in NUMBERS
         if name in row
     }
+    for name in MEANS:
+        if name in row:
+            extras[name] = _mean(row, name, material.material_id, what)
     if "born_charges" in row:
         extras["born_charges"] = _charges(row["born_charges"], material, what)
     return KnownMaterial(material, DielectricTensors(electronic, ionic), functional, extras)
+
+
+def _mean(row: dict[str, Any], column: str, material_id: str, what: str) -> float:
+    value: float = _number(row, column, material_id, what, float)
+    if not MEANS[column] <= value < math.inf:
+        raise UserError(
+            f"{column} of {material_id} in {what} is {value:g}; a mean permittivity is a number of "
+            f"at least {MEANS[column]:g}: correct it or leave the cell empty."
+        )
+    return value
 
 
 def _flag(row: dict[str, Any], column: str, material_id: str, what: str) -> bool:

@@ -18,6 +18,7 @@ from models.protocol.splits import N_SPLITS, published_split
 from models.protocol.table import TensorTable
 from models.protocol.variants import EnsembleVariant, Outcome, Variant
 from screening.io import atomic_path
+from screening.material import KnownMaterial
 from screening.tensors import mean_permittivity
 
 Array = NDArray[np.float64]
@@ -26,6 +27,11 @@ Note = Callable[[str], None]
 
 COMPARED = ("mae_9", "log_scalar", "log_anisotropy")
 """Metrics of the paired comparisons."""
+BY_SYSTEM = ("mae_9", "mae_6")
+"""Metrics that are kept for each split and crystal system."""
+SYSTEMS = (
+    "cubic", "hexagonal", "trigonal", "tetragonal", "orthorhombic", "monoclinic", "triclinic",
+)  # fmt: skip
 TAIL = 98
 """Percentile above which materials are left out of training in the tail test."""
 TAIL_MERITS = ("mean", "anisotropy")
@@ -39,7 +45,8 @@ def save_outcome(path: Path, rows: Indices, outcome: Outcome) -> None:
     arrays |= {f"deviation_{k}": v for k, v in outcome.deviation.items()}
     arrays |= {f"optimistic_{k}": v for k, v in outcome.optimistic.items()}
     rest = {
-        "bounds": outcome.bounds, "seconds": outcome.seconds, "cpu_seconds": outcome.cpu_seconds
+        "bounds": outcome.bounds, "seconds": outcome.seconds, "cpu_seconds": outcome.cpu_seconds,
+        "facts": outcome.facts,
     }  # fmt: skip
     arrays["outside"] = outcome.outside
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -58,8 +65,29 @@ def load_outcome(path: Path) -> tuple[Indices, Outcome]:
         bounds = {part: tuple(q) for part, q in rest["bounds"].items()}
         return data["rows"], Outcome(
             groups["central"], groups["deviation"], bounds, groups["optimistic"],
-            data["outside"], rest["seconds"], rest["cpu_seconds"],
+            data["outside"], rest["seconds"], rest["cpu_seconds"], rest.get("facts", {}),
         )  # fmt: skip
+
+
+def load_split(work: Path, name: str, number: int) -> tuple[Indices, Outcome] | None:
+    """What is there of a split: of all parts at once, or of each by itself."""
+    if (whole := work / name / f"split-{number}.npz").exists():
+        return load_outcome(whole)
+    paths = [work / name / f"split-{number}-{part}.npz" for part in PARTS]
+    found = [load_outcome(path) for path in paths if path.exists()]
+    if not found:
+        return None
+    outcomes = [outcome for _, outcome in found]
+    merged: dict[str, dict[str, Any]] = {
+        name: {k: v for o in outcomes for k, v in getattr(o, name).items()}
+        for name in ("central", "deviation", "bounds", "optimistic", "facts")
+    }
+    return found[0][0], Outcome(
+        outside=outcomes[0].outside,
+        seconds=sum(o.seconds for o in outcomes),
+        cpu_seconds=sum(o.cpu_seconds for o in outcomes),
+        **merged,
+    )
 
 
 def run_splits(
@@ -81,10 +109,9 @@ def splits_card(
     name: str, variant: Variant, table: TensorTable, work: Path, reference: str | None
 ) -> dict[str, Any]:
     """Figures over all splits that are done, with a paired comparison to another variant."""
-    found = [
-        load_outcome(path) for n in range(1, N_SPLITS + 1)
-        if (path := work / name / f"split-{n}.npz").exists()
-    ]  # fmt: skip
+    numbers = range(1, N_SPLITS + 1)
+    loaded = {n: split for n in numbers if (split := load_split(work, name, n)) is not None}
+    found = list(loaded.values())
     card: dict[str, Any] = {
         **card_header(name, variant, table),
         "protocol": "test materials of the published splits",
@@ -94,7 +121,11 @@ def splits_card(
         "figures": {},
     }
     for part in PARTS:
-        card["figures"][part] = _part_figures(found, table, part)
+        done = {n: split for n, split in loaded.items() if part in split[1].central}
+        if done:
+            card["figures"][part] = {
+                "splits": list(done), **_part_figures(list(done.values()), table, part)
+            }  # fmt: skip
     if reference is not None:
         card["paired"] = {
             "minus": reference, **_paired(name, reference, table, work)
@@ -105,9 +136,12 @@ def splits_card(
 def card_header(name: str, variant: Variant, table: TensorTable) -> dict[str, Any]:
     """What every card begins with."""
     settings = variant.settings.model_dump() if isinstance(variant, EnsembleVariant) else {}
+    data: dict[str, Any] = {"file": "dielectric_tensors.parquet", "sha256": table.digest}
+    if isinstance(variant, EnsembleVariant) and variant.with_means:
+        data |= {"means": len(table.means), "means_sha256": table.means_digest}
     return {
         "variant": name,
-        "data": {"file": "dielectric_tensors.parquet", "sha256": table.digest},
+        "data": data,
         "settings": settings,
         "hardware": hardware(),
     }
@@ -125,25 +159,34 @@ def _part_figures(
     found: list[tuple[Indices, Outcome]], table: TensorTable, part: str
 ) -> dict[str, Any]:
     means: dict[str, list[float]] = {}
+    by_system: dict[str, dict[str, list[float | None]]] = {}
     pooled_errors, pooled_true, systems = [], [], []
-    shares = []
+    shares, facts = [], []
     for rows, outcome in found:
         known = table.labelled(part)[rows]
         true, predicted = table.truth(part)[rows[known]], outcome.central[part][known]
+        own = np.array([table.systems[i] for i in rows[known]])
         for metric, errors in material_errors(predicted, true).items():
             means.setdefault(metric, []).append(float(np.nanmean(errors)))
+            for system in ["all", *SYSTEMS] if metric in BY_SYSTEM else ():
+                of_system = by_system.setdefault(system, {}).setdefault(metric, [])
+                of_system.append(_mean(errors if system == "all" else errors[own == system]))
         pooled_errors.append(predicted)
         pooled_true.append(true)
-        systems += [table.systems[i] for i in rows[known]]
+        systems += own.tolist()
         if outcome.bounds:
             shares.append(covered(table, rows, outcome, part))
+        facts += [outcome.facts[part]] if part in outcome.facts else []
     figures: dict[str, Any] = {
         "mean_over_splits": {k: round(float(np.mean(v)), 4) for k, v in means.items()},
         "sd_over_splits": {k: round(float(np.std(v, ddof=1)), 4) for k, v in means.items()}
         if len(found) > 1
         else {},
+        "systems": by_system,
         "pooled": scores(np.concatenate(pooled_errors), np.concatenate(pooled_true), systems),
     }
+    if facts:
+        figures["runs"] = facts
     if shares:
         mean = np.mean(shares, axis=0)
         figures["coverage"] = {
@@ -153,15 +196,20 @@ def _part_figures(
     return figures
 
 
+def _mean(errors: Array) -> float | None:
+    return round(float(errors.mean()), 4) if len(errors) else None
+
+
 def _paired(name: str, reference: str, table: TensorTable, work: Path) -> dict[str, Any]:
     comparison: dict[str, Any] = {}
     for part in PARTS:
         differences: dict[str, list[tuple[Array, Array]]] = {metric: [] for metric in COMPARED}
         for number in range(1, N_SPLITS + 1):
-            paths = [work / which / f"split-{number}.npz" for which in (name, reference)]
-            if not all(p.exists() for p in paths):
+            loaded = [load_split(work, which, number) for which in (name, reference)]
+            both = [split for split in loaded if split is not None and part in split[1].central]
+            if len(both) < 2:
                 continue
-            (rows, first), (_, second) = (load_outcome(p) for p in paths)
+            (rows, first), (_, second) = both
             known = table.labelled(part)[rows]
             true = table.truth(part)[rows[known]]
             a, b = (material_errors(o.central[part][known], true) for o in (first, second))
@@ -190,6 +238,11 @@ def tail_rows(table: TensorTable, merit: str) -> tuple[Indices, Indices, Indices
     return ranked, extreme, kept
 
 
+def sum_of_means(known: KnownMaterial) -> float:
+    """ε̄ as far as the means tell."""
+    return float(sum(known.extras.get(f"mean_{part}", 0.0) for part in ("electronic", "ionic")))
+
+
 def true_merit(table: TensorTable, rows: Indices, merit: str) -> Array:
     """True ε̄ or anisotropy ratio."""
     static = table.truth("static")[rows]
@@ -214,7 +267,10 @@ def run_tail(
     path = work / name / f"tail-{merit}.npz"
     if not path.exists():
         validation = validation_of(table, kept)
-        outcome = variant(table, np.setdiff1d(kept, validation), validation, ranked, 98)
+        training = np.setdiff1d(kept, validation)
+        limit = true_merit(table, extreme, merit).min()
+        usable = table.means_like(lambda k: merit != "mean" or sum_of_means(k) < limit)
+        outcome = variant(usable, training, validation, ranked, 98)
         save_outcome(path, ranked, outcome)
     _, outcome = load_outcome(path)
     card = {**card_header(name, variant, table), "merit": merit, "n_ranked": len(ranked)}

@@ -44,10 +44,12 @@ def part_table(part: str, cards: list[dict[str, Any]]) -> str:
         "|---" * (len(COLUMNS) + 3) + "|",
     ]
     for card in cards:
-        figures = card["figures"][part]
+        figures = card["figures"].get(part)
+        if figures is None:
+            continue
         cells = [_cell(figures, metric) for metric in COLUMNS]
         cells.append(_covered(figures))
-        cells.append(str(card["n_splits"]))
+        cells.append(str(len(figures["splits"]) if "splits" in figures else card["n_splits"]))
         lines.append(f"| {card['variant']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.fitting import composition_of
 from screening.material import KnownMaterial
 
 Array = NDArray[np.float64]
@@ -30,6 +32,9 @@ class TensorTable:
         First 16 hexadecimal digits of the file's SHA-256.
     refused
         Number of rows left out.
+    means, means_digest
+        Materials of which only means are known, to be trained on and never tested on; and of their
+        file.
     """
 
     known: list[KnownMaterial]
@@ -39,6 +44,8 @@ class TensorTable:
     systems: list[str]
     digest: str
     refused: int
+    means: tuple[KnownMaterial, ...] = ()
+    means_digest: str = ""
 
     @property
     def material_ids(self) -> list[str]:
@@ -55,12 +62,21 @@ class TensorTable:
         """Rows whose part is known."""
         return np.asarray(np.isfinite(self.truth(part)).all(axis=(1, 2)))
 
+    def means_like(self, wanted: Callable[[KnownMaterial], bool]) -> TensorTable:
+        """The same table with a part of the means."""
+        return replace(self, means=tuple(k for k in self.means if wanted(k)))
+
     @classmethod
-    def read(cls, path: Path) -> TensorTable:
+    def read(cls, path: Path, means: Path | None = None) -> TensorTable:
         """Read a table as :func:`screening.tables.read_known` does, with its crystal systems.
 
         Rows whose tensor cannot be trusted (not invariant under the point group, …) are left out
         and counted in ``refused``.
+
+        Parameters
+        ----------
+        means
+            Table with the columns ``mean_electronic`` and ``mean_ionic``.
 
         Raises
         ------
@@ -80,8 +96,14 @@ class TensorTable:
             known,
             np.stack([missing if (e := k.tensors.electronic) is None else e for k in known]),
             np.stack([missing if (e := k.tensors.ionic) is None else e for k in known]),
-            [str(k.material.structure.composition.reduced_formula) for k in known],
+            [composition_of(k) for k in known],
             [systems[(k.material.material_id, k.functional)] for k in known],
-            hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+            _digest(path),
             len(refused),
+            () if means is None else tuple(usable_from_frame(read_frame(means), str(means))[0]),
+            "" if means is None else _digest(means),
         )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

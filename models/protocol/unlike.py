@@ -21,6 +21,7 @@ from models.protocol.benchmark import (
 )
 from models.protocol.table import TensorTable
 from models.protocol.variants import Variant
+from screening.material import KnownMaterial
 
 Indices = NDArray[np.int64]
 
@@ -31,16 +32,18 @@ N_TYPES = 1
 """So many of the commonest structure types are left out, one at a time."""
 
 
-def structure_types(table: TensorTable) -> list[str]:
-    """Anonymous formula and space group of every row, such as ``ABC3-221``."""
+def structure_type(known: KnownMaterial) -> str:
+    """Anonymous formula and space group, such as ``ABC3-221``."""
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-    found = []
-    for known in table.known:
-        structure = known.material.structure
-        number = SpacegroupAnalyzer(structure, symprec=1e-2).get_space_group_number()
-        found.append(f"{structure.composition.anonymized_formula}-{number}")
-    return found
+    structure = known.material.structure
+    number = SpacegroupAnalyzer(structure, symprec=1e-2).get_space_group_number()
+    return f"{structure.composition.anonymized_formula}-{number}"
+
+
+def belongs(known: KnownMaterial, which: str) -> bool:
+    """Whether a material has the element, or is of the structure type, ``which``."""
+    return which in known.material.elements if which in ELEMENTS else structure_type(known) == which
 
 
 def left_out(table: TensorTable) -> dict[str, Indices]:
@@ -50,8 +53,8 @@ def left_out(table: TensorTable) -> dict[str, Indices]:
         for element in ELEMENTS
     }
     rows = defaultdict(list)
-    for row, kind in enumerate(structure_types(table)):
-        rows[kind].append(row)
+    for row, known in enumerate(table.known):
+        rows[structure_type(known)].append(row)
     common = Counter({kind: len(own) for kind, own in rows.items()}).most_common(N_TYPES)
     return sets | {kind: np.array(rows[kind]) for kind, _ in common}
 
@@ -69,7 +72,8 @@ def run_unlike(
             kept = np.setdiff1d(np.arange(len(table.known)), rows)
             validation = validation_of(table, kept)
             training = np.setdiff1d(kept, validation)
-            save_outcome(path, rows, variant(table, training, validation, rows, 55))
+            usable = table.means_like(lambda k, which=which: not belongs(k, which))  # type: ignore[misc]
+            save_outcome(path, rows, variant(usable, training, validation, rows, 55))
         _, outcome = load_outcome(path)
         figures: dict[str, Any] = {
             "n": len(rows),

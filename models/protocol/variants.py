@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.cache import FeatureCache, ForceConstantCache
 from models.calibration import PARTS
 from models.ensemble import Ensemble
-from models.fitting import fit
+from models.fitting import composition_of, fit
 from models.protocol.table import TensorTable
 from models.settings import ModelSettings
 from screening.errors import UserError
@@ -43,6 +43,8 @@ class Outcome:
         Whether a crystal is outside the model's domain, (n,).
     seconds, cpu_seconds
         Of training.
+    facts
+        Part → what else is to be known of its training.
     """
 
     central: dict[str, Array]
@@ -52,6 +54,7 @@ class Outcome:
     outside: NDArray[np.bool_]
     seconds: float
     cpu_seconds: float
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 Variant = Callable[[TensorTable, Indices, Indices, Indices, int], Outcome]
@@ -60,11 +63,12 @@ Variant = Callable[[TensorTable, Indices, Indices, Indices, int], Outcome]
 
 @dataclass(frozen=True)
 class EnsembleVariant:
-    """Our ensemble with some settings."""
+    """Our ensemble with some settings, trained with or without the table's means."""
 
     settings: ModelSettings
     cache: FeatureCache
     progress: Progress | None = None
+    with_means: bool = False
 
     def trained(
         self, table: TensorTable, training: Indices, validation: Indices, seed: int
@@ -72,6 +76,9 @@ class EnsembleVariant:
         """The ensemble, and what its training took in wall and CPU seconds."""
         held_out = {id(table.known[i]) for i in validation}
         known = [table.known[i] for i in (*training, *validation)]
+        if self.with_means:
+            strangers = set(table.groups) - {table.groups[i] for i in training}
+            known += [k for k in table.means if composition_of(k) not in strangers]
         wall, cpu = time.perf_counter(), time.process_time()
         ensemble = fit(
             known, self.settings, seed, self.cache, self.progress, lambda k: id(k) in held_out
@@ -98,7 +105,7 @@ class EnsembleVariant:
         ensemble.add_physics(examples, ForceConstantCache.beside(self.cache))
         prediction = ensemble.evaluate(examples)
         static = prediction.static
-        merits = _merits(static)
+        merits = merits_of(static)
         return Outcome(
             {part: prediction.central(part) for part in PARTS},
             {part: prediction.deviation(part) for part in PARTS},
@@ -110,7 +117,8 @@ class EnsembleVariant:
         )
 
 
-def _merits(static: Array) -> dict[str, Array]:
+def merits_of(static: Array) -> dict[str, Array]:
+    """ε̄ and λmax/λmin of static tensors (..., 3, 3), by the names of the tail tests."""
     gaps = np.zeros(static.shape[:-2])
     ratio = get_task("anisotropy").figure_of_merit(gaps, static)
     return {"mean": mean_permittivity(static), "anisotropy": ratio}
@@ -123,7 +131,7 @@ def _without_error_bars(central: dict[str, Array], seconds: float, cpu: float) -
         central,
         dict.fromkeys(PARTS, none),
         {},
-        _merits(static),
+        merits_of(static),
         np.zeros(len(static), dtype=bool),
         seconds,
         cpu,
@@ -190,8 +198,8 @@ def variants(cache: FeatureCache, progress: Progress | None = None) -> dict[str,
     """Every predictor that ``screen benchmark`` knows, by name."""
     ours = ModelSettings(encoder=cache.encoder_name)
 
-    def changed(**values: Any) -> EnsembleVariant:
-        return EnsembleVariant(ours.model_copy(update=values), cache, progress)
+    def changed(with_means: bool = False, **values: Any) -> EnsembleVariant:
+        return EnsembleVariant(ours.model_copy(update=values), cache, progress, with_means)
 
     return {
         "median": median,
@@ -199,4 +207,5 @@ def variants(cache: FeatureCache, progress: Progress | None = None) -> dict[str,
         "direct": changed(band_gap=False, physics_effort=0),
         "direct-gap": changed(physics_effort=0),
         "physics": changed(),
+        "means": changed(with_means=True),
     }

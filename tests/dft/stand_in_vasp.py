@@ -22,6 +22,7 @@ import numpy as np
 ELECTRONIC, IONIC, CHARGE = 3.19, 6.77, 1.97
 TRANSVERSE_THZ = 11.9
 KPOINTS = ([0, 0, 0], [0.5, 0, 0], [0.5, 0.5, 0])
+ORBITALS_MIB = 24
 ANIONS = ("O", "F", "S")
 EDDDAV = "Error EDDDAV: Call to ZHEGV failed. Returncode =  21"
 
@@ -122,6 +123,8 @@ def main(behaviour: str) -> None:
         sys.exit(1)
     if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "bulky":
+        write_orbitals()
     run = Run(behaviour)
     text = vasprun(run)
     if behaviour == "truncated":
@@ -133,6 +136,17 @@ def main(behaviour: str) -> None:
     Path("OSZICAR").write_text(oszicar(run))
     shutil.copyfile("POSCAR", "CONTCAR")
     print(" reached required accuracy - stopping structural energy minimisation", flush=True)
+
+
+def write_orbitals() -> None:
+    """As large a WAVECAR as real runs leave; what Fortran says where there is no room for it."""
+    try:
+        with Path("WAVECAR").open("wb", buffering=0) as file:
+            for _ in range(ORBITALS_MIB):
+                file.write(bytes(1 << 20))
+    except OSError:
+        print("forrtl: severe (38): error during write, unit 12, file WAVECAR", flush=True)
+        sys.exit(38)
 
 
 def vasprun(run: Run) -> str:

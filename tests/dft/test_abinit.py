@@ -17,7 +17,7 @@ from dft.abinit import AbinitEngine
 from dft.abinit_input import Tuning
 from dft.abinit_job import climb
 from dft.abinit_run import perturbations
-from dft.abinit_settings import AbinitSettings
+from dft.abinit_settings import FINER, AbinitSettings
 from dft.calculation import Calculation, State, calculation_key
 from dft.engine import CalculationOutput
 from dft.gate import Verdict, judge
@@ -182,3 +182,41 @@ def test_a_missing_program_is_an_engine_error_that_says_so(
     judgement = judge(salt.structure, output)
     assert judgement.verdict is Verdict.ENGINE_ERROR
     assert "/nonexistent/abinit cannot be started" in judgement.detail
+
+
+def test_a_narrow_gap_asks_for_a_finer_mesh_and_is_no_failed_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of one attempt holds for failures; so crude a mesh ends before its response."""
+    assert not Tuning.first(CRUDE, {"Ga", "As"}, True).refine, "a mesh that was chosen stays"
+    monkeypatch.chdir(tmp_path)
+    arsenide = Structure.from_spacegroup(
+        "F-43m", Lattice.cubic(5.66), ["Ga", "As"], [[0, 0, 0], [0.25, 0.25, 0.25]]
+    ).get_primitive_structure()
+    crude = Tuning(ecut=8, k_spacing=2.5, scf_tolerance=1e-6, response_tolerance=1e2)
+    monkeypatch.setattr(abinit_job.Tuning, "first", lambda *_: crude)
+    output = climb(arsenide, AbinitSettings(level="quick", max_attempts=1))
+    first, second = output.attempts
+    assert "mesh too coarse" in first["failure"] and "5-response" not in first["steps"]
+    assert second["settings"]["k_spacing"] == pytest.approx(2.5 * FINER)
+    assert not second["settings"]["refine"] and "5-response" in second["steps"]
+
+
+def test_a_cell_is_relaxed_before_its_response(bench: Any) -> None:
+    """Through the worker, as a person has it: the relaxed structure is part of the record."""
+    stretched = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(4.2), ["Li", "H"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    ).get_primitive_structure()
+    material = Material("LiH", stretched)
+    calculation = prepared(bench.root, material, CRUDE.model_copy(update={"relax": "cell"}))
+    launcher = bench.launcher()
+    launcher.submit([calculation.key])
+    bench.wait(lambda: launcher.poll([calculation.key])[calculation.key] is State.DONE, 300)
+    output = launcher.fetch(calculation.key)
+    assert output.relaxed_structure is not None, output.error
+    relaxed = Structure.from_dict(output.relaxed_structure)
+    # 4.0 Å with PBE; so crude a cutoff is some per cent off.
+    assert 3.8 < (4 * relaxed.volume) ** (1 / 3) < 4.15
+    assert relaxed.get_space_group_info()[0] == "Fm-3m"
+    assert {"1-relax", "1-relax-again", "5-response"} <= set(output.attempts[0]["steps"])
+    assert output.cost["volume"] == pytest.approx(relaxed.volume)

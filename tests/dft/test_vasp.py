@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -179,6 +181,27 @@ def test_what_custodian_cannot_repair_climbs_the_ladder(
     assert output.attempts[1]["settings"]["incar"]["NELM"] == 200
     unstable = played(tmp_path / "..", "unstable", monkeypatch)
     assert [a["settings"]["relax"] for a in unstable.attempts] == [False, True]
+
+
+def test_a_full_disk_is_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calculation stays without a result, and goes on once there is room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("a small disk cannot be mounted here (that needs root)")
+    try:
+        with pytest.raises(OSError, match="No space left") as caught:
+            played(disk, "bulky", monkeypatch)
+        assert caught.value.errno == errno.ENOSPC
+        assert not list(disk.glob("attempt-*/outcome.json"))
+        subprocess.run(["mount", "-o", "remount,size=96m", str(disk)], check=True)
+        output = played(disk, "bulky", monkeypatch)
+        assert judge(MAGNESIA, output).verdict is Verdict.ACCEPTED
+        assert len(output.attempts) == 1
+    finally:
+        monkeypatch.chdir(tmp_path)
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_missing_potcars_are_told_before_anything_is_spent(

@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from screening.builtin import builtin_hidden, builtin_known
+
 Ledgers = Callable[[Path], Any]
 
 
@@ -24,12 +26,10 @@ def home(finished: Any) -> Path:
 @pytest.fixture(scope="module")
 def truth() -> dict[str, Any]:
     """What the built-in candidates hide, by id."""
-    from screening.builtin import builtin_hidden
-
     return {known.material.material_id: known for known in builtin_hidden()}
 
 
-def test_the_files_that_a_user_sees(finished: Any, home: Path) -> None:
+def test_the_files_that_a_user_sees(finished: Any, home: Path, truth: dict[str, Any]) -> None:
     files = {"campaign.yaml", "report.html", "validated.csv", "validated.json"}
     assert all((home / name).stat().st_size for name in files)
     assert (home.parent / "ledger.sqlite").exists()
@@ -39,7 +39,8 @@ def test_the_files_that_a_user_sees(finished: Any, home: Path) -> None:
         assert {p.name for p in (path / "model").iterdir()} == {"model.json", "model.safetensors"}
         assert len(pd.read_csv(path / "selected.csv")) == 4
     sizes = [len(pd.read_parquet(path / "predictions.parquet")) for path in rounds]
-    assert sizes == [26, 22, 18], "every candidate that no earlier round has picked"
+    pool = len(truth)
+    assert sizes == [pool, pool - 4, pool - 8], "every candidate that no earlier round has picked"
     calculations = [p for p in (home / "calculations").iterdir() if len(p.name) == 32]
     assert len(calculations) == 12
     for path in calculations:
@@ -91,7 +92,8 @@ def test_the_numbers_of_a_decision(finished: Any, home: Path, ledger_of: Ledgers
     trained_on = [r["trained_on"] for r in finished[1].json["rounds"]]
     accepted = ledger_of(finished[0]).calculations("high-k").groupby("round")["verdict"]
     per_round = list(accepted.apply(lambda verdicts: int((verdicts == "accepted").sum())))
-    assert trained_on == [13, 13 + per_round[0], 13 + per_round[0] + per_round[1]]
+    start = len(builtin_known())
+    assert trained_on == [start, start + per_round[0], start + per_round[0] + per_round[1]]
 
 
 def _nested(value: Any) -> Any:
@@ -115,7 +117,9 @@ def test_a_finished_campaign_only_shows_its_results(
 
 def test_what_a_person_is_shown(finished: Any, screen: Any, quick: str) -> None:
     place, done = finished
-    assert "13 materials known. Candidates: 26 offered; 26 left." in done.err
+    pool = len(builtin_hidden())
+    said = f"{len(builtin_known())} materials known. Candidates: {pool} offered; {pool} left."
+    assert said in done.err
     assert [f"Round {n} of 3" in done.err for n in (1, 2, 3)] == [True] * 3
     shown = screen(place, "status high-k")
     best = done.json["validated"][0]
@@ -191,11 +195,12 @@ def test_two_campaigns_pay_for_a_calculation_once(
         patch.setattr(flows.campaign, "calculate", stop)
         first = screen(tmp_path, f"run --name first --rounds 1 --batch 3 {quick}")
     assert first.status == 2 and first.message == "Error: the power failed"
-    second = screen(tmp_path, f"run --name second --rounds 1 --batch 26 --json {quick}")
-    assert second.status == 0 and second.json["calculations"] == 26
+    pool = len(builtin_hidden())
+    second = screen(tmp_path, f"run --name second --rounds 1 --batch {pool} --json {quick}")
+    assert second.status == 0 and second.json["calculations"] == pool
     first = screen(tmp_path, "resume first --json")
     assert first.status == 0 and first.json["calculations"] == 3
-    assert len(executed(tmp_path)) == 26
+    assert len(executed(tmp_path)) == pool
     assert set(map(tuple, executed(tmp_path).values())) == {("start", "end")}
     table = ledger_of(tmp_path).calculations("second")
     assert table["shared"].sum() == 3 and table["verdict"].notna().all()
@@ -209,7 +214,8 @@ def test_a_pool_that_is_used_up(
     assert done.status == 0 and done.json["status"] == "finished"
     assert "Every candidate has been calculated." in done.err
     sizes = ledger_of(tmp_path).calculations("high-k").groupby("round").size()
-    assert list(sizes) == [20, 6] and len(done.json["rounds"]) == 2
+    pool = len(builtin_hidden())
+    assert list(sizes) == [20, pool - 20] and len(done.json["rounds"]) == 2
     again = screen(tmp_path, "resume high-k --json")
     assert again.status == 0 and again.json == done.json
 
@@ -233,7 +239,8 @@ def test_a_failure_is_a_result_and_teaches_nothing(
     counts = dict.fromkeys(failures.values(), 1) | {"accepted": len(healthy)}
     assert done.json["verdicts"] == counts
     learned = int((table["verdict"][table["round"] == 1] == "accepted").sum())
-    assert [r["trained_on"] for r in done.json["rounds"]] == [13, 13 + learned]
+    start = len(builtin_known())
+    assert [r["trained_on"] for r in done.json["rounds"]] == [start, start + learned]
     assert {row["material"] for row in done.json["validated"]} == set(healthy)
     shown = screen(tmp_path, "status high-k").out
     for material, verdict in failures.items():

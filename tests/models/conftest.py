@@ -44,7 +44,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
 
 @pytest.fixture(scope="session")
 def builtin() -> list[KnownMaterial]:
-    """The 39 cubic crystals that come with the software."""
+    """The crystals that come with the software."""
     return builtin_known() + builtin_hidden()
 
 

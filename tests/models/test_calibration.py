@@ -45,7 +45,7 @@ def test_members_move_apart_about_their_mean() -> None:
         Calibration.none().quantiles, 9,
     )  # fmt: skip
     physics = np.array([0, 1, 0, 1, 0, 1.0])
-    found = calibration.spread_out(targets, physics)
+    found = calibration.spread_out(targets, physics, np.full(6, 0.7))
     assert np.allclose(found.mean(axis=0), targets.mean(axis=0))
     ratio = [spread_of(found[:, :, p]) / spread_of(targets[:, :, p]) for p in range(2)]
     assert np.allclose(ratio[0], 2.0)
@@ -54,6 +54,17 @@ def test_members_move_apart_about_their_mean() -> None:
 
 def test_nothing_learned_changes_nothing() -> None:
     targets = RANDOM.normal(size=(3, 4, 2, 3, 3))
-    assert np.allclose(Calibration.none().spread_out(targets, np.zeros(4)), targets)
+    inside = np.array([0.0, 0.5, 0.99, 1.0])
+    assert np.allclose(Calibration.none().spread_out(targets, np.zeros(4), inside), targets)
     again = Calibration.from_dict(Calibration.none().to_dict())
     assert again == Calibration.none()
+
+
+def test_outside_the_domain_errors_are_expected_to_grow() -> None:
+    targets = RANDOM.normal(size=(3, 4, 2, 3, 3))
+    targets = targets + np.swapaxes(targets, -1, -2)
+    distance = np.array([0.2, 1.0, 1.5, 30.0])
+    found = Calibration.none().spread_out(targets, np.zeros(4), distance)
+    for part in range(2):
+        ratio = spread_of(found[:, :, part]) / spread_of(targets[:, :, part])
+        assert np.allclose(ratio, [1, 1, 1.5, 3])

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.physics import COULOMB, FLOOR, Modes, estimate, neutral
+from models.physics import COULOMB, FLOOR, Modes, estimate, largest_mean, neutral
 from screening.tables import known_from_frame
 
 
@@ -91,3 +91,14 @@ def test_true_charges_and_force_constants_give_the_true_tensor(
     assert np.median(errors) < 1e-4
     assert max(errors) < 5e-3
     assert np.mean(np.array(swapped) > 5e-3) > 0.4
+
+
+def test_what_has_no_charges_has_no_ionic_part() -> None:
+    """The bound is far above what ions make, and nothing where charges vanish."""
+    ions = np.stack([2 * np.eye(3), -2 * np.eye(3)])
+    modes = Modes.of(np.kron([[1.0, -1.0], [-1.0, 1.0]], 5.0 * np.eye(3)))
+    volume = 20.0
+    mean = np.trace(modes.ionic(ions, volume)) / 3
+    assert largest_mean(ions, volume) > 50 * mean
+    assert largest_mean(0.01 * ions, volume) == pytest.approx(1e-4 * largest_mean(ions, volume))
+    assert largest_mean(0 * ions, volume) == 0

@@ -133,10 +133,12 @@ def test_an_earlier_format_is_upgraded(
     digest = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
     edit(lambda manifest: manifest.update(format=2, digest=digest))(model)
     after = load(model)
-    before.domain.numbers.fill_(1)
     crystals = [prototypes["NaCl"], prototypes["SrTiO3"]]
-    old, new = (e.predict(crystals, "PBE", cache) for e in (before, after))
-    assert np.array_equal(old.static, new.static)
+    new = after.predict(crystals, "PBE", cache)
+    salt = before.predict(crystals[:1], "PBE", cache)  # of known elements
+    assert np.allclose(salt.static, new.static[:, :1], rtol=1e-5)
+    before.domain.numbers.fill_(1)
+    old = before.predict(crystals, "PBE", cache)
     assert np.allclose(old.distance - new.distance, [2, 3], atol=1e-5)
 
 

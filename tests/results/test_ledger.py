@@ -138,16 +138,13 @@ def test_campaign_is_found_again_and_guarded(ledger: Ledger, samples: Any) -> No
         assert (row.ionic is None) == (entry.tensors.ionic is None)
 
 
-def test_campaign_ends_and_goes_on(ledger: Ledger) -> None:
+def test_campaign_ends_once(ledger: Ledger) -> None:
     ledger.create_campaign("alpha", {}, "high-k", 1, {})
     ledger.finish_campaign("alpha", "stopped")
     stopped = ledger.campaign("alpha")
     assert stopped is not None and stopped.status == "stopped" and stopped.finished_at is not None
     ledger.finish_campaign("alpha", "stopped")
     assert ledger.campaign("alpha") == stopped
-    ledger.reopen_campaign("alpha")
-    running = ledger.campaign("alpha")
-    assert running is not None and (running.status, running.finished_at) == ("running", None)
 
 
 def test_times_are_utc(ledger: Ledger) -> None:
@@ -170,7 +167,6 @@ def test_unknown_campaign_is_named_with_those_there_are(ledger: Ledger) -> None:
         ledger.pending,
         ledger.refused,
         ledger.events,
-        ledger.reopen_campaign,
         lambda name: ledger.accepted(name, 1),
         lambda name: ledger.finish_campaign(name, "finished"),
         lambda name: ledger.event(name, "x", {}),

@@ -15,6 +15,7 @@ from screening.pulling import PullContext
 from screening.settings import TableSource
 from screening.sources import pull_candidates
 from screening.tables import read_candidates, read_known
+from screening.tensors import DielectricTensors
 
 Row = dict[str, Any]
 Write = Callable[..., Path]
@@ -172,6 +173,24 @@ def test_the_static_tensor_may_be_given_instead(row: Row, write: Write) -> None:
     # Where both are given, the ionic column counts.
     both = {**row, "eps_ionic": json.dumps(np.eye(3).tolist())}
     assert np.allclose(read_known(write([both]))[0].tensors.ionic, np.eye(3))
+
+
+def test_means_may_stand_in_the_place_of_tensors(row: Row, write: Write) -> None:
+    for name in ("eps_electronic", "eps_ionic"):
+        del row[name]
+    (known,) = read_known(write([{**row, "mean_electronic": 3.5, "mean_ionic": 2.0}]))
+    assert known.tensors == DielectricTensors(None, None)
+    assert known.extras["mean_electronic"] == 3.5 and known.extras["mean_ionic"] == 2.0
+    (known,) = read_known(write([{**row, "mean_electronic": 3.5}]))
+    assert "mean_ionic" not in known.extras
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("mean_electronic", 0.9), ("mean_ionic", -1.0), ("mean_ionic", np.inf)]
+)
+def test_an_impossible_mean_is_named(column: str, value: float, row: Row, write: Write) -> None:
+    text = refusal(read_known, write([{**row, column: value}]))
+    assert column in text and "mean permittivity" in text
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.protocol.table import TensorTable
-from models.protocol.unlike import ELEMENTS, N_TYPES, left_out, run_unlike, structure_types
+from models.protocol.unlike import ELEMENTS, N_TYPES, left_out, run_unlike, structure_type
 from models.protocol.variants import Outcome, composition
 
 
@@ -27,7 +27,7 @@ def table(screen_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Tensor
 def test_sets_are_whole(table: TensorTable) -> None:
     sets = left_out(table)
     assert len(sets) == len(ELEMENTS) + N_TYPES
-    types = structure_types(table)
+    types = [structure_type(k) for k in table.known]
     for name, rows in sets.items():
         outside = set(range(len(table.known))) - set(rows.tolist())
         assert len(rows) >= 3 and outside
@@ -40,7 +40,7 @@ def test_sets_are_whole(table: TensorTable) -> None:
 
 
 def test_types_are_named_by_formula_and_group(table: TensorTable) -> None:
-    types = dict(zip(table.material_ids, structure_types(table), strict=True))
+    types = dict(zip(table.material_ids, [structure_type(k) for k in table.known], strict=True))
     rock_salt = [t for i, t in types.items() if t == "AB-225"]
     assert rock_salt
 

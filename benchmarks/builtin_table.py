@@ -1,0 +1,119 @@
+"""Compute the built-in table: every crystal of the list, cheapest first, one after the other.
+
+Start it again at any time: what is in the table is not repeated, and a calculation that was
+interrupted goes on. Every result is written as soon as it is there, failures with their reasons.
+
+    python benchmarks/builtin_table.py [--directory calculations] [--table FILE.jsonl] [--list]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from dft.abinit import AbinitEngine
+from dft.abinit_settings import AbinitSettings
+from dft.calculation import Calculation, State, calculation_key
+from dft.cost import HOUR_S
+from dft.gate import judge
+from dft.launcher import make_launcher
+from dft.settings import LocalLauncherSettings
+from screening.prototypes import SOURCES, Crystal, crystals
+
+TABLE = Path("screening/data/abinit-prototypes.jsonl")
+POLL_S = 1.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--directory", type=Path, default=Path("calculations"))
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--first", nargs="*", default=[], help="names to begin with")
+    parser.add_argument("--list", action="store_true", help="print the order and stop")
+    parser.add_argument("--collect", action="store_true", help="write what is done, start nothing")
+    given = parser.parse_args()
+    engine = AbinitEngine(AbinitSettings())
+    known = {row["name"] for row in rows(given.table)}
+    wanted = [crystal for crystal in crystals() if crystal.name not in known]
+    materials = {crystal.name: crystal.material() for crystal in wanted}
+    seconds = {n: engine.cost(m).core_hours * HOUR_S for n, m in materials.items()}
+    order = sorted(wanted, key=lambda c: (c.name not in given.first, seconds[c.name]))
+    launcher = make_launcher(LocalLauncherSettings(max_parallel=1), given.directory)
+    total = sum(seconds.values()) / HOUR_S
+    print(f"{len(known)} crystals in the table, {len(order)} to go: {total:.0f} core-hours")
+    for crystal in order:
+        material, expected = materials[crystal.name], seconds[crystal.name]
+        if given.list:
+            print(f"{crystal.name}: {expected:.0f} s expected")
+            continue
+        key = calculation_key(material.structure_hash, engine.settings_hash)
+        calculation = Calculation(given.directory / key)
+        if given.collect and calculation.result() is None:
+            continue
+        print(f"{time.strftime('%H:%M:%S')} {crystal.name}: {expected:.0f} s expected", flush=True)
+        calculation.prepare(engine, material)
+        launcher.submit([key])
+        while launcher.poll([key])[key] is not State.DONE:
+            time.sleep(POLL_S)
+        row = record(crystal, calculation, engine)
+        with given.table.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        print(f"{'':9}{row['status']}, {row['cpu_s']:.0f} CPU s; {row['detail']}", flush=True)
+    launcher.close()
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def record(crystal: Crystal, calculation: Calculation, engine: AbinitEngine) -> dict[str, Any]:
+    """A row of the table."""
+    output = calculation.result()
+    if output is None:
+        raise SystemExit(f"{calculation.directory} lost its result.")
+    structure = crystal.structure()
+    judgement = judge(structure, output)
+    tensors = judgement.tensors
+    electronic = None if tensors is None else tensors.electronic
+    ionic = None if tensors is None else tensors.ionic
+    total = None if electronic is None or ionic is None else electronic + ionic
+    charges = output.born_charges
+    last = output.attempts[-1]["settings"] if output.attempts else {}
+    used = {name: last[name] for name in ("ecut", "k_spacing") if name in last}
+    return {
+        "name": crystal.name,
+        "prototype": crystal.prototype,
+        "formula": structure.composition.reduced_formula,
+        "nsites": len(structure),
+        "structure": structure.as_dict(),
+        "lattice_source": SOURCES[crystal.source],
+        "status": str(judgement.verdict),
+        "detail": judgement.detail,
+        "band_gap": output.band_gap,
+        "eps_electronic": None if electronic is None else electronic.tolist(),
+        "eps_total": None if total is None else total.tolist(),
+        "born_charges": None if charges is None else charges.tolist(),
+        "min_optical_thz": output.min_optical_thz,
+        "settings": {
+            "code": f"abinit {output.engine_version}".strip(),
+            "xc": "PBE",
+            "paw": "gpaw-setups 0.9.20000",
+            "geometry": "measured lattice constants, not relaxed",
+            **engine.settings(),
+            **used,
+        },
+        "attempts": [
+            {name: attempt[name] for name in ("why", "failure", "settings", "steps", "cpu_s")}
+            for attempt in output.attempts
+        ],
+        "cpu_s": output.cost.get("cpu_s", 0.0),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Fit the cost model to the calculations that come with the software, and say how good it is.
+
+python benchmarks/cost_model.py [--write]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pymatgen.core import Structure
+
+from dft.abinit_input import mesh
+from dft.abinit_settings import AbinitSettings
+from dft.cost import FEATURES, CostModel, features
+from dft.pseudopotentials import find
+
+TABLES = ("abinit-starter.jsonl", "abinit-prototypes.jsonl")
+TARGET = Path("dft/cost-abinit.json")
+MACHINE = "one core of an x86-64 server of 2020 or later, ABINIT 9.6.2 as packaged by Debian"
+
+Row = tuple[dict[str, float], float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--tables", type=Path, default=Path("screening/data"))
+    parser.add_argument("--write", action="store_true", help=f"write {TARGET}")
+    given = parser.parse_args()
+    rows: list[Row] = []
+    for name in TABLES:
+        path = given.tables / name
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        found = [row for line in lines for row in examples(json.loads(line))]
+        print(f"{name}: {len(found)} calculations")
+        rows += found
+    model = CostModel.fit(rows, MACHINE)
+    for feature, exponent in zip(FEATURES, model.coefficients[1:], strict=True):
+        print(f"  exponent of {feature:14} {exponent:+.2f}")
+    errors = []
+    for index, (left, seconds) in enumerate(rows):
+        others = CostModel.fit([*rows[:index], *rows[index + 1 :]], MACHINE)
+        errors.append(np.log(others.predict(left).core_hours * 3600 / seconds))
+    inside = [
+        c.low * 3600 <= s <= c.high * 3600 for f, s in rows for c in [model.predict(f)]
+    ]  # fmt: skip
+    print(
+        f"leave one out: typical factor {np.exp(np.sqrt(np.mean(np.square(errors)))):.2f}, "
+        f"median {np.exp(np.median(np.abs(errors))):.2f}, worst "
+        f"{np.exp(np.max(np.abs(errors))):.2f}; within the error bar {np.mean(inside):.0%}"
+    )
+    if given.write:
+        TARGET.write_text(model.to_json(), encoding="utf-8")
+
+
+def examples(row: dict[str, Any]) -> list[Row]:
+    """Features and CPU seconds of what a row of a table took; not of attempts that ended early."""
+    structure = Structure.from_dict(row["structure"])
+    settings = row["settings"]
+    files = find(AbinitSettings().pseudopotentials, {site.specie.symbol for site in structure})
+    electrons = sum(files[site.specie.symbol].valence for site in structure)
+    if "kpoints" in settings:
+        return [
+            (features(structure, electrons, settings["ecut_ha"], settings["kpoints"]), row["cpu_s"])
+        ]
+    found = []
+    for attempt in row["attempts"]:
+        if "5-response" in attempt["steps"] and attempt["settings"]["relax"] == "none":
+            used = attempt["settings"]
+            divisions = mesh(structure, used["k_spacing"])
+            found.append(
+                (features(structure, electrons, used["ecut"], divisions), attempt["cpu_s"])
+            )
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Picture of the published models side by side: static MAE(9) by crystal system.
+
+    python benchmarks/papers_figure.py --cards benchmarks/cards --out docs/figures
+
+``papers.png``, from the cards in ``papers/`` below the directory of the cards.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+from models.papers.names import OURS
+from models.protocol.benchmark import SYSTEMS
+from models.protocol.papers_table import read
+
+PART, METRIC = "static", "mae_9"
+
+
+def main() -> None:
+    """Draw it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cards", type=Path, default=Path("benchmarks/cards"))
+    parser.add_argument("--out", type=Path, default=Path("docs/figures"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    cards = {n: c for n, c in read(options.cards / "papers").items() if PART in c["figures"]}
+    run = {s for n, c in cards.items() if n != OURS for s in c["figures"][PART]["splits"]}
+    groups = ("all", *SYSTEMS)
+    figure, panel = pyplot.subplots(figsize=(11, 4), layout="constrained")
+    width = 0.8 / len(cards)
+    for place, (name, card) in enumerate(cards.items()):
+        figures = card["figures"][PART]
+        chosen = [i for i, split in enumerate(figures["splits"]) if split in run]
+        values = [
+            [x for i in chosen if (x := figures["systems"][group][METRIC][i]) is not None]
+            for group in groups
+        ]
+        means = [np.mean(v) if v else np.nan for v in values]
+        spreads = [np.std(v, ddof=1) if len(v) > 1 else 0 for v in values]
+        x = np.arange(len(groups)) + (place - (len(cards) - 1) / 2) * width
+        colour = "#222222" if name == OURS else None
+        label = f"{name} (ours)" if name == OURS else name
+        panel.bar(x, means, width, yerr=spreads, label=label, color=colour)
+    panel.set_xticks(range(len(groups)), groups)
+    panel.set_ylabel("static MAE over nine elements")
+    panel.legend(ncols=4, frameon=False, fontsize="small")
+    figure.savefig(options.out / "papers.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

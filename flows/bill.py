@@ -1,0 +1,90 @@
+"""What calculations cost before they are made, and what a budget still allows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dft.cost import HOUR_S, Cost, bill, hours
+
+if TYPE_CHECKING:
+    from dft.engine import Engine
+    from flows.run import CampaignRun
+    from results.ledger import Ledger
+    from screening.material import Material
+
+SHOWN = 8
+"""Calculations that a bill names one by one."""
+ROUNDING = 1e-9
+
+
+def admitted(run: CampaignRun, number: int, materials: list[Material]) -> list[Material]:
+    """The first of ``materials`` that the budget allows, with the bill told.
+
+    Until it is done a calculation counts with the upper end of its error bar.
+    """
+    budget = run.config.budget
+    costs = [run.engine.cost(material) for material in materials]
+    spent = spent_core_hours(run.ledger, run.config.name)
+    chosen = 0
+    reserved = spent
+    for cost in costs:
+        reserved += 0.0 if cost is None else cost.high
+        if budget is not None and reserved > budget * (1 + ROUNDING):
+            break
+        chosen += 1
+    if any(cost is None or cost.high > 0 for cost in costs):
+        of = "" if budget is None else f" of {hours(budget)}"
+        text = statement(materials[:chosen], costs[:chosen])
+        run.reporter.note(f"Bill of round {number}: {text}; {hours(spent)}{of} spent so far.")
+    if chosen < len(costs) and budget is not None:
+        first, cost = materials[chosen], costs[chosen]
+        high = 0.0 if cost is None else cost.high
+        left = budget - (reserved - high)
+        text = (
+            f"The budget of {hours(budget)} core-hours ends here: {hours(max(0.0, left))} are "
+            f"left, and {first.formula} may take {hours(high)}."
+        )
+        run.reporter.note(text)
+        detail = {"budget": budget, "spent": spent, "text": text}
+        run.ledger.event(run.config.name, "budget", detail, once=f"budget, round {number}")
+    return materials[:chosen]
+
+
+def statement(materials: list[Material], costs: list[Cost | None]) -> str:
+    """A bill as one sentence, for people."""
+    known = [cost for cost in costs if cost is not None]
+    if not materials:
+        return "nothing"
+    if len(known) < len(costs):
+        return "unknown, for this engine has no cost model"
+    parts = [f"{m.formula} {_bar(c)}" for m, c in zip(materials, known, strict=True)][:SHOWN]
+    more = f" and {len(materials) - SHOWN} more" if len(materials) > SHOWN else ""
+    return f"{', '.join(parts)}{more}; together {_bar(bill(known))} core-hours"
+
+
+def announce(engine: Engine, materials: list[Material]) -> str:
+    """The bill of calculations outside a campaign."""
+    return statement(materials, [engine.cost(material) for material in materials])
+
+
+def spent_core_hours(ledger: Ledger, campaign: str) -> float:
+    """What the campaign's own calculations took; those of others that it shares cost it nothing."""
+    table = ledger.calculations(campaign)
+    own: dict[str, Any] = {}
+    for key in dict.fromkeys(table.loc[~table["shared"], "key"]):
+        record = ledger.calculation(str(key))
+        if record is not None and record.output is not None:
+            own[str(key)] = record.output
+    return sum(_seconds(output) for output in own.values()) / HOUR_S
+
+
+def _seconds(output: dict[str, Any]) -> float:
+    """CPU time of a calculation: of its processes, or of those that a known result once took."""
+    cost = (output.get("cost") or {}).get("cpu_s")
+    return max(float(output.get("cpu_s") or 0.0), float(cost or 0.0))
+
+
+def _bar(cost: Cost) -> str:
+    if cost.low == cost.high:
+        return hours(cost.core_hours)
+    return f"{hours(cost.core_hours)} ({hours(cost.low)}–{hours(cost.high)})"

@@ -1,0 +1,224 @@
+"""The published models under our protocol: one network per model, split and part, resumable.
+
+As the papers did it, a network is trained for each part (static, electronic, ionic) by itself, and
+what it puts out is judged as it is: neither projected on the point group nor made positive.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.cache import FeatureCache
+from models.ensemble import resolve_device
+from models.papers.names import OURS, parse
+from models.papers.pretraining import pretrained
+from models.papers.recipes import build, recipe
+from models.papers.training import Budget, evaluate, train
+from models.protocol.benchmark import (
+    TAIL_MERITS,
+    Note,
+    run_tail,
+    save_outcome,
+    splits_card,
+)
+from models.protocol.card import write_card
+from models.protocol.splits import published_split
+from models.protocol.table import TensorTable
+from models.protocol.variants import Outcome, merits_of
+from models.protocol.variants import variants as variants_of
+from models.protocol.violations import measured
+from models.shipped import shipped
+from screening.io import atomic_write
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+    from models.papers.network import PaperNetwork
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class PaperVariant:
+    """A published model with a budget.
+
+    Attributes
+    ----------
+    name
+        As :func:`models.papers.names.parse` takes it.
+    budget
+        Of each network.
+    """
+
+    name: str
+    cache: FeatureCache
+    budget: Budget
+    progress: Progress | None = None
+
+    def part(
+        self,
+        table: TensorTable,
+        training: Indices,
+        validation: Indices,
+        rows: Indices,
+        seed: int,
+        part: str,
+    ) -> Outcome:
+        """Train a network on one part and predict ``rows``."""
+        torch.manual_seed(seed)
+        network = build(self.name, self.cache.encoder.layout)
+        choice = parse(self.name)
+        source: dict[str, Any] = {}
+        if "pretrained" in choice.options:
+            source = {"pretraining": pretrained(network, choice, self.cache.root)}
+        known = table.labelled(part)
+        learned = np.concatenate([training[known[training]], validation[known[validation]]])
+        n_training = int(known[training].sum())
+        graphs = self._graphs(network, table, learned)
+        targets = torch.as_tensor(table.truth(part)[learned], dtype=torch.get_default_dtype())
+        network.prepare(graphs[:n_training])
+        network.set_targets(targets[:n_training])
+        device = resolve_device("auto")
+        facts = train(
+            network, graphs, targets, np.arange(n_training), np.arange(n_training, len(learned)),
+            recipe(choice), self.budget, seed, device, self._progress,
+        )  # fmt: skip
+        start = time.process_time()
+        tensors = evaluate(network, self._graphs(network, table, rows), device).double().numpy()
+        rate = len(rows) / (time.process_time() - start)
+        facts |= {
+            "parameters": network.n_parameters,
+            "materials_per_cpu_second": round(rate, 1),
+            "violations": self._violations(network, table, rows, device),
+            **source,
+        }
+        return Outcome(
+            {part: tensors},
+            {part: np.zeros(len(rows))},
+            {},
+            merits_of(tensors) if part == "static" else {},
+            np.zeros(len(rows), dtype=bool),
+            facts["seconds"],
+            facts["cpu_seconds"],
+            {part: facts},
+        )
+
+    def __call__(
+        self,
+        table: TensorTable,
+        training: Indices,
+        validation: Indices,
+        rows: Indices,
+        seed: int,
+    ) -> Outcome:
+        """The static part, for protocols that rank by it."""
+        return self.part(table, training, validation, rows, seed, "static")
+
+    def _graphs(self, network: PaperNetwork, table: TensorTable, rows: Indices) -> list[Any]:
+        return [network.graph(table.known[i].material.structure, self.cache) for i in rows]
+
+    def _violations(
+        self, network: PaperNetwork, table: TensorTable, rows: Indices, device: torch.device
+    ) -> dict[str, list[float]]:
+        def predict(structures: Sequence[Structure], cache: FeatureCache) -> Array:
+            graphs = [network.graph(s, cache) for s in structures]
+            return evaluate(network, graphs, device).double().numpy()
+
+        return measured(predict, [table.known[i].material.structure for i in rows], self.cache)
+
+    def _progress(self, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(f"training {self.name}", done, total)
+
+
+def run_papers(
+    variants: Sequence[PaperVariant],
+    table: TensorTable,
+    numbers: Sequence[int],
+    parts: Sequence[str],
+    work: Path,
+    cards: Path,
+    note: Note,
+    *,
+    tail: bool = False,
+) -> None:
+    """Train what has no result in ``work`` yet, and write the card of a model after each network.
+
+    All models have split and part behind them before the next part, or split, begins. Where
+    predictions of ours lie in ``work``, ours gets a card beside them.
+    """
+    if variants and (work / OURS).is_dir():
+        cache = variants[0].cache
+        ours = splits_card(OURS, variants_of(cache)[OURS], table, work, None)
+        ours["measured"] = _measured_once(table, cache, work / OURS / "measured.json")
+        write_card(cards / f"{OURS}.yaml", ours)
+    for number in numbers:
+        split = published_split(table.material_ids, number)
+        for part in parts:
+            for variant in variants:
+                path = work / variant.name / f"split-{number}-{part}.npz"
+                if path.exists():
+                    note(f"{variant.name}, split {number}, {part}: done before")
+                else:
+                    outcome = variant.part(
+                        table, split.train, split.validation, split.test, number, part
+                    )
+                    save_outcome(path, split.test, outcome)
+                    note(f"{variant.name}, split {number}, {part}: {outcome.facts[part]}")
+                write_card(cards / f"{variant.name}.yaml", paper_card(variant, table, work))
+    for variant in variants if tail else ():
+        for merit in TAIL_MERITS:
+            card = run_tail(variant.name, variant, table, merit, work, note)
+            card["budget"] = _budget(variant.budget)
+            write_card(cards / f"{variant.name}-tail-{merit}.yaml", card)
+
+
+def paper_card(variant: PaperVariant, table: TensorTable, work: Path) -> dict[str, Any]:
+    """Figures over what is done, compared with ours on the same test materials."""
+    reference = OURS if (work / OURS).is_dir() else None
+    card = splits_card(variant.name, variant, table, work, reference)
+    card["budget"] = _budget(variant.budget)
+    return card
+
+
+def _measured_once(table: TensorTable, cache: FeatureCache, path: Path) -> dict[str, Any]:
+    """Violations, parameters and throughput of the ensemble that comes along."""
+    if path.exists():
+        return dict(json.loads(path.read_text()))
+    ensemble = shipped()
+    rows = published_split(table.material_ids, 1).test
+    structures = [table.known[i].material.structure for i in rows]
+
+    def predict(crystals: Sequence[Structure], own: FeatureCache) -> Array:
+        return ensemble.predict(crystals, "PBE", own).central("static")
+
+    cache.reduced(structures)
+    start = time.process_time()
+    predict(structures, cache)
+    rate = len(rows) / (time.process_time() - start)
+    found = {
+        "parameters": sum(p.numel() for p in ensemble.readout.parameters()),
+        "materials_per_cpu_second": round(rate, 1),
+        "violations": measured(predict, structures, cache),
+    }
+    atomic_write(path, json.dumps(found))
+    return found
+
+
+def _budget(budget: Budget) -> dict[str, Any]:
+    seconds = budget.cpu_seconds
+    return {
+        "cpu_seconds_per_network": seconds if np.isfinite(seconds) else None,
+        "epochs": budget.epochs,
+    }

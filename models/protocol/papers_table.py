@@ -1,0 +1,143 @@
+"""The published models side by side: one table per part and convention, like the papers'."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.calibration import PARTS
+from models.papers.names import OPTIONS, OURS
+from models.protocol.benchmark import BY_SYSTEM, SYSTEMS
+from models.protocol.card import read_card
+
+LABELS = {"mae_9": "MAE(9)", "mae_6": "MAE(6)"}
+Card = dict[str, Any]
+
+
+def read(directory: Path) -> dict[str, Card]:
+    """Cards of the splits by model, ours last."""
+    found = [read_card(path) for path in sorted(directory.glob("*.yaml"))]
+    cards = {c["variant"]: c for c in found if "figures" in c and "merit" not in c}
+    bases = [*OPTIONS, OURS]
+    order = sorted(cards, key=lambda name: (bases.index(name.split("+")[0]), name))
+    return {name: cards[name] for name in order}
+
+
+def tables(directory: Path) -> str:
+    """Markdown: errors by crystal system, training and symmetry, the tail test."""
+    cards = read(directory)
+    found = [
+        system_table(cards, part, metric)
+        for part in PARTS
+        for metric in BY_SYSTEM
+        if _with_part(cards, part).keys() - {OURS}
+    ]
+    tails = [read_card(path) for path in sorted(directory.glob("*-tail-*.yaml"))]
+    last = [_tail_table(tails)] if tails else []
+    return "\n\n".join([_budgets(cards), *found, facts_table(cards), *last])
+
+
+def _budgets(cards: dict[str, Card]) -> str:
+    """What the published models were given."""
+    given = sorted({str(_seconds(c)) for name, c in cards.items() if name != OURS})
+    hardware = sorted({str(c["hardware"]) for c in cards.values()})
+    return (
+        f"Budget of each published network: {' or '.join(given)} CPU seconds of one thread "
+        f"({'; '.join(hardware)}), the same for all; splits as in the last row of each table."
+    )
+
+
+def _seconds(card: Card) -> str:
+    seconds = card["budget"]["cpu_seconds_per_network"]
+    return "unlimited" if seconds is None else f"{seconds:g}"
+
+
+def system_table(cards: dict[str, Card], part: str, metric: str) -> str:
+    """Rows: crystal systems; columns: models; mean ± deviation over splits; the best in bold.
+
+    Ours is given on the splits that a published model has been run on.
+    """
+    shown = _with_part(cards, part)
+    run = {
+        n for name, card in shown.items() if name != OURS for n in card["figures"][part]["splits"]
+    }
+    columns = {}
+    for name, card in shown.items():
+        figures = card["figures"][part]
+        places = [i for i, n in enumerate(figures["splits"]) if n in run]
+        columns[name] = {
+            system: [x for i in places if (x := values[metric][i]) is not None]
+            for system, values in figures["systems"].items()
+        }
+    lines = [
+        f"| {part}, {LABELS[metric]} | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for system in ("all", *SYSTEMS):
+        values = [own.get(system, []) for own in columns.values()]
+        if any(values):
+            lines.append(f"| {system} | " + " | ".join(_cells(values)) + " |")
+    ran = [
+        ", ".join(str(n) for n in c["figures"][part]["splits"] if n in run) for c in shown.values()
+    ]
+    lines.append("| splits | " + " | ".join(ran) + " |")
+    return "\n".join(lines)
+
+
+def _with_part(cards: dict[str, Card], part: str) -> dict[str, Card]:
+    return {name: card for name, card in cards.items() if part in card["figures"]}
+
+
+def _cells(values: list[list[float]]) -> list[str]:
+    means = [float(np.mean(v)) if v else np.inf for v in values]
+    texts = []
+    for mean, own in zip(means, values, strict=True):
+        text = "–" if not own else f"{mean:.3f}"
+        if len(own) > 1:
+            text += f" ± {np.std(own, ddof=1):.3f}"
+        texts.append(f"**{text}**" if own and mean == min(means) else text)
+    return texts
+
+
+def facts_table(cards: dict[str, Card]) -> str:
+    """What a model takes, what it violates, and ours minus it on the same test materials."""
+    lines = [
+        "| model | parameters | training (CPU s) | passes | crystals per CPU s | turned "
+        "| other cell | point group | static MAE(9): this − ours (95 %) |",
+        "|---" * 9 + "|",
+    ]
+    for name, card in cards.items():
+        runs = card["figures"].get("static", {}).get("runs")
+        facts = runs[0] if runs else card.get("measured")
+        if facts is None:
+            continue
+        v = facts["violations"]
+        difference = card.get("paired", {}).get("static", {}).get("mae_9")
+        compared = "–" if difference is None else (
+            f"{difference['difference']:.3f} ({difference['low']:.3f} to {difference['high']:.3f})"
+        )  # fmt: skip
+        seconds = card["training_cpu_seconds"] if runs is None else facts["cpu_seconds"]
+        cells = [
+            name, f"{facts['parameters']:,}", f"{seconds:.0f}", str(facts.get("epochs", "–")),
+            f"{facts['materials_per_cpu_second']:.0f}",
+            *(f"{v[k][0]:.0e}, {v[k][1]:.0e}" for k in ("rotation", "cell", "point_group")),
+            compared,
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _tail_table(cards: list[Card]) -> str:
+    lines = [
+        "| tail | left out | recall in top 2 % | in top 5 % | log error |",
+        "|---|---|---|---|---|",
+    ]
+    for card in cards:
+        f = card["figures"]
+        lines.append(
+            f"| {card['merit']}: {card['variant']} | {f['n_left_out']} | {f['recall_top_2']:.2f} | "
+            f"{f['recall_top_5']:.2f} | {f['log_error']:.2f} |"
+        )
+    return "\n".join(lines)

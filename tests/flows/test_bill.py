@@ -1,0 +1,101 @@
+"""The bill before calculations, and budgets that hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.bill import spent_core_hours
+from flows.config import build_campaign
+from screening.errors import UserError
+
+Ledgers = Callable[[Path], Any]
+RECORDED_H = 0.02
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Path:
+    """The built-in candidates, each recorded to have taken 0.02 core-hours."""
+    from screening.builtin import builtin_hidden
+
+    rows = [
+        {
+            "material_id": known.material.material_id,
+            "structure": known.material.structure.as_dict(),
+            "band_gap": known.material.band_gap,
+            "functional": known.functional,
+            "eps_electronic": known.tensors.electronic.tolist(),
+            "eps_ionic": known.tensors.ionic.tolist(),
+            "cpu_s": RECORDED_H * 3600,
+        }
+        for known in builtin_hidden()[:12]
+        if known.tensors.electronic is not None and known.tensors.ionic is not None
+    ]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def test_a_budget_ends_a_campaign_before_it_is_exceeded(
+    tmp_path: Path, screen: Any, quick: str, answers: Path, ledger_of: Ledgers
+) -> None:
+    data = f"--candidates {answers.name} --replay {answers.name} --batch 3 --rounds 4"
+    done = screen(tmp_path, f"run {data} --budget 0.1 --json {quick}")
+    assert done.status == 0, done.err
+    assert done.json["calculations"] == 5 and done.json["status"] == "finished"
+    assert "Bill of round 1: " in done.err
+    assert "together 0.06 core-hours; 0 of 0.1 spent so far." in done.err
+    assert "together 0.04 core-hours; 0.06 of 0.1 spent so far." in done.err
+    end = "The budget of 0.1 core-hours ends here: "
+    lines = [line for line in done.err.splitlines() if end in line]
+    assert lines and all("may take 0.02." in line for line in lines)
+    ledger = ledger_of(tmp_path)
+    assert spent_core_hours(ledger, "high-k") == pytest.approx(5 * RECORDED_H)
+    events = ledger.events("high-k")
+    assert "budget" in set(events["kind"])
+    again = screen(tmp_path, "resume high-k --json")
+    assert again.json == done.json
+
+
+def test_what_was_spent_counts_after_an_interruption(
+    tmp_path: Path, screen: Any, quick: str, answers: Path, ledger_of: Ledgers,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    import flows.campaign
+
+    def stop(*_: Any) -> None:
+        raise UserError("the power failed")
+
+    data = f"--candidates {answers.name} --replay {answers.name} --batch 3 --rounds 4"
+    with monkeypatch.context() as patch:
+        patch.setattr(flows.campaign, "record", stop)
+        first = screen(tmp_path, f"run {data} --budget 0.07 {quick}")
+    assert first.message == "Error: the power failed"
+    assert spent_core_hours(ledger_of(tmp_path), "high-k") == pytest.approx(3 * RECORDED_H)
+    second = screen(tmp_path, "resume high-k --json")
+    assert second.status == 0 and second.json["calculations"] == 3
+    assert "0.01 are left" in second.err
+
+
+def test_a_budget_too_small_for_anything_is_said_to_be(
+    tmp_path: Path, screen: Any, quick: str, answers: Path
+) -> None:
+    data = f"--candidates {answers.name} --replay {answers.name}"
+    done = screen(tmp_path, f"run {data} --budget 0.01 --json {quick}")
+    assert done.status == 0 and done.json["calculations"] == 0
+    assert "The budget of 0.01 core-hours ends here: 0.01 are left" in done.err
+
+
+def test_a_budget_in_a_file_and_wrong_ones(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("budget: 2.5\n")
+    assert build_campaign(file, {}).budget == 2.5
+    assert build_campaign(file, {"budget": 3}).budget == 3
+    with pytest.raises(UserError, match="'budget' in the campaign is 0"):
+        build_campaign(None, {"budget": 0})
+    with pytest.raises(UserError, match="a budget needs an engine whose cost can be predicted"):
+        build_campaign(file, {"engine": {"kind": "vasp"}})
