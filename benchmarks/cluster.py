@@ -54,12 +54,13 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType={accounting}
+BatchStartTimeout=1
 KillWait=1
 UnkillableStepTimeout=900
 OverTimeLimit=0
 InactiveLimit=0
 MinJobAge={min_job_age}
-MessageTimeout=5
+MessageTimeout=2
 SlurmctldTimeout=60
 SlurmdTimeout=60
 SlurmdParameters=config_overrides
@@ -208,6 +209,7 @@ class Cluster:
         while not condition():
             if time.monotonic() > give_up:
                 logs = [path.read_text()[-1500:] for path in sorted(self.home.glob("*.log"))]
+                logs += [self.ask("squeue -a -t all", check=False), self.ask("sinfo", check=False)]
                 raise RuntimeError("waited in vain for Slurm:\n" + "\n".join(logs))
             time.sleep(0.1)
 

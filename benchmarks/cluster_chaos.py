@@ -419,7 +419,6 @@ SETTINGS: dict[str, Any] = {
     "launcher.settle_s": 1.0, "launcher.time": 600, "launcher.max_jobs": 3,
     "launcher.attempts": 8,
     # Slurm would start jobs of a failed node again by itself, but only two minutes later.
-    "launcher.options": ["--no-requeue"],
 }  # fmt: skip
 
 

@@ -143,7 +143,8 @@ class Queue:
     def script(self, directory: Path, name: str, command: Sequence[str], tasks: int) -> str:
         """The batch script that runs ``command`` as a job of this name."""
         wanted = self._settings
-        verbatim = [f"#SBATCH {option}" for option in wanted.options]
+        # What a failing node takes along is submitted anew by the launcher, which counts attempts.
+        verbatim = ["#SBATCH --no-requeue", *(f"#SBATCH {option}" for option in wanted.options)]
         output = directory / (OUTPUT if tasks == 1 else f"{OUTPUT}.%a")
         options: dict[str, object] = {
             "job_name": name,
@@ -164,7 +165,7 @@ class Queue:
         for field in ("account", "partition", "qos"):
             if (value := getattr(wanted, field)) is not None:
                 options[field] = value
-        # Output of a job that Slurm starts again is kept.
+        # Output of a job that Slurm starts again, because the site wants it so, is kept.
         verbatim.append("#SBATCH --open-mode=append")
         options["qverbatim"] = "\n".join(verbatim)
         environment = {"modules": list(wanted.modules)} if wanted.modules else None

@@ -25,10 +25,16 @@ from dft.verdict import Verdict
 from screening.errors import UserError
 from screening.material import KnownMaterial
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = pytest.mark.usefixtures("node_at_work")
 
 QUICK = {"poll_s": 0.3, "settle_s": 0.5, "time": 600}
 PATIENCE_S = 240.0
+
+
+@pytest.fixture
+def node_at_work(cluster: Any) -> None:
+    """Slurm as it should be: a killed controller may have left the node drained."""
+    cluster.revive_node()
 
 
 def launcher_of(bench: Any, **settings: Any) -> SlurmLauncher:
@@ -84,8 +90,8 @@ def test_a_batch_script_asks_for_what_the_campaign_says(tmp_path: Path) -> None:
     script = SlurmLauncher(tmp_path, settings).queue.script(tmp_path, "screen-x", ["run", "it"], 3)
     wanted = (
         "job-name=screen-x", "nodes=2", "ntasks-per-node=4", "mem=1536M", "time=1-2:0:0",
-        "account=chem", "partition=normal", "qos=high", "constraint=fast", "array=0-2",
-        "open-mode=append",
+        "account=chem", "partition=normal", "qos=high", "no-requeue", "constraint=fast",
+        "array=0-2", "open-mode=append",
     )  # fmt: skip
     assert [w for w in wanted if f"#SBATCH --{w}\n" not in script] == []
     body = script[script.rindex("#SBATCH") :]
@@ -165,8 +171,7 @@ def test_what_is_killed_is_knowingly_started_again(
     bench: Any, cluster: Any, many: list[KnownMaterial], who: str
 ) -> None:
     (key,) = bench.replay(many[:1], delay_s=3.0)
-    # Slurm itself would start the job again, two minutes later.
-    launcher = launcher_of(bench, options=("--no-requeue",))
+    launcher = launcher_of(bench)
     job = alone(bench, launcher, key)
     handle = bench.calculation(key).handle()
     assert handle is not None and handle.attempt == 1 and handle.slot == f"{job}.0"
@@ -254,7 +259,11 @@ def test_slurm_that_does_not_answer_is_waited_for(
     with pytest.raises(UserError, match=r"Slurm has not answered .* nothing is lost"):
         bench.wait(lambda: impatient.poll(keys) and False, PATIENCE_S)
     cluster.start("slurmctld")
-    finish(bench, launcher, keys)
+    # What it had not saved it has forgotten; the node may need its administrator.
+    cluster.wait(
+        lambda: cluster.revive_node() or set(launcher.poll(keys).values()) == {State.DONE},
+        PATIENCE_S,
+    )
     assert all(bench.names(key) == ["start", "end"] for key in keys)
 
 
