@@ -98,6 +98,15 @@ class Job:
         """Whether it will not run any more."""
         return self.state not in WAITING and self.state not in RUNNING
 
+    @property
+    def was_turned_away(self) -> bool:
+        """Whether its node did not take it, and Slurm cancelled it in the same second.
+
+        That happens after a controller has been killed and has given a number twice.
+        """
+        placed = self.nodes not in ("", "(null)", "None assigned")
+        return self.state == "CANCELLED" and placed and self.elapsed in ("0:00", "00:00:00")
+
 
 class Queue:
     """The jobs of this user on this cluster.

@@ -326,23 +326,32 @@ def test_what_left_the_queue_is_looked_up_in_the_accounts(
     bench: Any, many: list[KnownMaterial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """sacct needs a database, which this Slurm has not: here a program answers as it does."""
-    lost, cancelled = bench.replay(many[:2])
+    keys = bench.replay(many[:4])
+    lost, cancelled, waited, turned_away = keys
     launcher = launcher_of(bench, settle_s=0)
     ended = {}
-    for key, job, state in ((lost, "990001", "TIMEOUT"), (cancelled, "990002", "CANCELLED by 0")):
+    for key, job, end in (
+        (lost, "990001", "TIMEOUT|0:0|00:01:07|vm"),
+        (cancelled, "990002", "CANCELLED by 0|0:0|00:01:07|vm"),
+        (waited, "990003", "CANCELLED by 0|0:0|00:00:00|None assigned"),
+        # What a controller that has lost its memory does to a job: its node has that number.
+        (turned_away, "990004", "CANCELLED by 0|0:0|00:00:00|vm"),
+    ):
         one = launcher.allocations.create([[key]], 1, Plan([[key]], 1, 4, None))
         launcher.allocations.submitted(one, job)
-        ended[one.name] = f"{job}|{one.name}|{state}|0:0|00:01:07|vm\n"
+        ended[one.name] = f"{job}|{one.name}|{end}\n"
     stand_in = tmp_path / "bin" / "sacct"
     stand_in.parent.mkdir()
     cases = "".join(f"*{name}*) printf '{line}' ;; " for name, line in ended.items())
     stand_in.write_text(f'#!/bin/sh\ncase "$*" in {cases}esac\n')
     stand_in.chmod(0o755)
     monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
-    bench.wait(lambda: set(launcher.poll([lost, cancelled]).values()) == {State.DONE, State.LOST})
-    assert launcher.poll([lost, cancelled])[cancelled] is State.LOST
+    bench.wait(lambda: set(launcher.poll(keys).values()) == {State.DONE, State.LOST}, PATIENCE_S)
+    states = launcher.poll(keys)
+    assert [key for key in keys if states[key] is State.LOST] == [cancelled, waited]
     assert "job 990002 was cancelled" in bench.calculation(cancelled).cancelled_path.read_text()
-    assert bench.names(lost) == ["start", "end"] and bench.names(cancelled) == []
+    again = ["start", "end"]
+    assert [bench.names(key) for key in keys] == [again, [], [], again]
 
 
 def test_a_machine_without_slurm(
