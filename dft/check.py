@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import shlex
@@ -115,6 +116,23 @@ def check_slurm() -> list[Finding]:
     detail = "kept (sacct)" if accounting else "none: jobs that left the queue are known by files"
     found.append(Finding("slurm", "accounting", True, detail))
     return found
+
+
+def check_jobflow_remote() -> list[Finding]:
+    """Whether jobflow-remote is here, and which projects it has."""
+    subject, remedy = "jobflow-remote", "pip install 'dielectric-screen[jobflow-remote]'"
+    try:
+        version = importlib.metadata.version("jobflow-remote")
+    except importlib.metadata.PackageNotFoundError:
+        return [Finding(subject, "package", False, "not installed", remedy)]
+    from jobflow_remote.config.manager import ConfigManager
+
+    projects = ", ".join(ConfigManager().projects_data)
+    remedy = "`jf project generate NAME`, then `jf project check`"
+    return [
+        Finding(subject, "package", True, version),
+        Finding(subject, "projects", bool(projects), projects or "none", remedy),
+    ]
 
 
 def _existing(path: Path) -> Path:

@@ -23,11 +23,15 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dft.calculation import Calculation, Handle
 from dft.engine import CalculationOutput
 from dft.processes import die_with, kill_session
+
+if TYPE_CHECKING:
+    from jobflow.core.flow import Flow
+    from jobflow.core.store import JobStore
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """Troubles of the disk, not of the calculation: they must never be recorded as its result."""
@@ -161,6 +165,17 @@ def _run_flow(calculation: Calculation) -> CalculationOutput:
     flow = json.loads(calculation.flow_path.read_bytes(), cls=MontyDecoder)
     store = JobStore(MemoryStore())
     run_locally(flow, store=store, create_folders=False, raise_immediately=True)
+    return resolved(flow, store)
+
+
+def resolved(flow: Flow, store: JobStore) -> CalculationOutput:
+    """The answer that a flow has left in its store.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
     record = flow.output.resolve(store)
     # jobflow revives what looks like an object; the record is plain JSON.
     relaxed: Any = record.get("relaxed_structure") if isinstance(record, dict) else None

@@ -9,10 +9,10 @@ from typing import Protocol
 from dft.activity import Activity
 from dft.calculation import State
 from dft.engine import CalculationOutput
-from dft.settings import LocalLauncherSettings
+from dft.settings import JobflowRemoteSettings, LocalLauncherSettings
 from dft.slurm_settings import SlurmLauncherSettings
 
-LauncherSettings = LocalLauncherSettings | SlurmLauncherSettings
+LauncherSettings = LocalLauncherSettings | SlurmLauncherSettings | JobflowRemoteSettings
 """Settings of all launchers."""
 
 
@@ -96,6 +96,10 @@ def make_launcher(settings: LauncherSettings, root: Path) -> Launcher:
         from dft.slurm import SlurmLauncher
 
         return SlurmLauncher(root, settings)
+    if isinstance(settings, JobflowRemoteSettings):
+        from dft.jobflow_remote import JobflowRemoteLauncher
+
+        return JobflowRemoteLauncher(root, settings)
     from dft.local import LocalLauncher
 
     return LocalLauncher(root, settings)

@@ -56,6 +56,27 @@ class LocalLauncherSettings(_Settings):
     )
 
 
+class JobflowRemoteSettings(_Settings):
+    """Calculations handed over to jobflow-remote, which its user has set up and keeps running."""
+
+    kind: Literal["jobflow-remote"] = "jobflow-remote"
+    project: str | None = Field(default=None, description="Its project; its own default if null")
+    worker: str | None = Field(
+        default=None, description="The worker in that project; the first one if null"
+    )
+    exec_config: str | None = Field(
+        default=None, description="Modules and lines before a job, by their name in the project"
+    )
+    resources: dict[str, str | int | float] | None = Field(
+        default=None, description="What a job asks its queue for; the worker's if null"
+    )
+    priority: int = Field(default=0, description="The higher, the sooner")
+    cores: int = Field(default=1, ge=1, description="Cores that a job has, for what it has cost")
+    poll_s: float = Field(
+        default=15.0, ge=0, allow_inf_nan=False, description="Seconds between looks at its database"
+    )
+
+
 class GateThresholds(_Settings):
     """Limits between an accepted and a refused calculation.
 

@@ -217,7 +217,8 @@ class SlurmLauncher:
             job = next((j for j in history if j.task == task), None)
         number = allocation.name_of(task)
         state = "" if job is None else job.state
-        if state == "CANCELLED" and not self._was_turned_away(allocation, task, job):
+        begun = self.allocations.has_started(allocation.name, task)
+        if job is not None and state == "CANCELLED" and (begun or not job.was_turned_away):
             for key in left:
                 self._mark(key, f"job {number} was cancelled in the queue")
             return None
@@ -251,10 +252,6 @@ class SlurmLauncher:
                 "says in launcher.modules, launcher.pre_run or launcher.python."
             )
         return None
-
-    def _was_turned_away(self, allocation: Allocation, task: int, job: Job | None) -> bool:
-        started = self.allocations.has_started(allocation.name, task)
-        return job is not None and job.was_turned_away and not started
 
     def _send(self, keys: Sequence[str], lock: int) -> None:
         """Submit what is in no job, as far as the limit on jobs allows."""

@@ -93,7 +93,7 @@ def run(
     ] = None,
     launcher: Annotated[
         str | None,
-        typer.Option(help="local or slurm: where it calculates. Default: local, this machine."),
+        typer.Option(help="local, slurm or jobflow-remote: where it calculates. Default: local."),
     ] = None,
     budget: Annotated[
         float | None,

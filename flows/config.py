@@ -17,7 +17,12 @@ from pydantic import (
 )
 
 from dft.abinit_settings import AbinitSettings
-from dft.settings import GateThresholds, LocalLauncherSettings, ReplaySettings
+from dft.settings import (
+    GateThresholds,
+    JobflowRemoteSettings,
+    LocalLauncherSettings,
+    ReplaySettings,
+)
 from dft.slurm_settings import SlurmLauncherSettings
 from dft.vasp_settings import VaspSettings
 from models.settings import Functional, ModelSettings
@@ -79,11 +84,13 @@ def _launcher_kind(value: Any) -> Any:
 
 
 LauncherSettings = Annotated[
-    Annotated[LocalLauncherSettings, Tag("local")] | Annotated[SlurmLauncherSettings, Tag("slurm")],
+    Annotated[LocalLauncherSettings, Tag("local")]
+    | Annotated[SlurmLauncherSettings, Tag("slurm")]
+    | Annotated[JobflowRemoteSettings, Tag("jobflow-remote")],
     Discriminator(
         _launcher_kind,
         custom_error_type="launcher_kind",
-        custom_error_message="there is no such launcher; choose local or slurm",
+        custom_error_message="there is no such launcher; choose local, slurm or jobflow-remote",
     ),
 ]
 
@@ -126,7 +133,8 @@ class Campaign(Settings):
     )
     launcher: LauncherSettings = Field(
         default=LocalLauncherSettings(),
-        description="Where it calculates: local (this machine) or slurm (a cluster).",
+        description="Where it calculates: local (this machine), slurm (a cluster) or "
+        "jobflow-remote (a project of that program).",
     )
     gate: GateThresholds = Field(default=GateThresholds(), title="Gate")
 

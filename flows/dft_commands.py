@@ -54,10 +54,10 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Say which engines and launchers work on this machine, and what is missing."""
-    from dft.check import check_engine, check_local, check_slurm
+    from dft.check import check_engine, check_jobflow_remote, check_local, check_slurm
 
     names = ("abinit", "vasp") if engine is None else (engine,)
-    findings = check_local(directory) + check_slurm()
+    findings = check_local(directory) + check_slurm() + check_jobflow_remote()
     for name in names:
         findings += check_engine(engine_settings(name, settings if engine else None))
     if as_json:

@@ -110,7 +110,7 @@ def test_killed_watched_and_cancelled(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ("--launcher condor", "there is no such launcher; choose local or slurm"),
+        ("--launcher condor", "there is no such launcher; choose local, slurm or jobflow-remote"),
         ("--launcher slurm --set launcher.time=soon", "is no time"),
         ("--launcher slurm --set launcher.queue=big", "'launcher.queue'"),
         ("--launcher slurm --set launcher.partition=nowhere", "launcher.partition"),
