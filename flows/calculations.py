@@ -58,10 +58,14 @@ def handed_out(
     """
     roots: dict[Path, list[str]] = {}
     foreign: dict[str, str] = {}
+    owners: dict[str, str | None] = {}
+    places = {path.parent: run.launcher(path.parent).place for path, _ in waiting}
+    for root, place in places.items():
+        here = [path.name for path, _ in waiting if path.parent == root]
+        owners |= run.ledger.claim(here, place)
     for directory, material in waiting:
-        calculation = Calculation(directory)
-        place = run.launcher(directory.parent).place
-        owner = run.ledger.claim(calculation.key, place)
+        calculation, place = Calculation(directory), places[directory.parent]
+        owner = owners[calculation.key]
         if owner is None:
             continue  # another machine has just recorded its result
         # Machines change their names: what lies here already is ours whatever the ledger calls it.
@@ -69,7 +73,7 @@ def handed_out(
             calculation.prepare(run.engine, material)
             roots.setdefault(directory.parent, []).append(directory.name)
         else:
-            foreign[directory.name] = str(owner)
+            foreign[directory.name] = owner
     for root, keys in roots.items():
         wanted = [key for key in keys if not Calculation(root / key).cancelled_path.exists()]
         run.launcher(root).submit(wanted)

@@ -132,7 +132,7 @@ class CalculationLedger(ClaimLedger):
         if verdict == ACCEPTED and (electronic is None or functional is None):
             raise ValueError(f"calculation {key} is accepted without a tensor or a functional")
         with self._database.writing() as connection:
-            status, _ = locked(connection, key)
+            status, _ = locked(connection, [key])[key]
             if status == CalculationStatus.FINISHED:
                 return False
             connection.execute(

@@ -231,7 +231,7 @@ class Samples:
             output = {"cpu_s": 1.5, "wall_s": 1.0, "min_optical_thz": 3.25, "nan": float("nan")}
             verdict = "imaginary mode" if i == 1 else "accepted"
             tensors = (None, None) if i == 1 else (cls.tensor(i), cls.tensor(i + 50))
-            yield lambda key=key: ledger.claim(key, f"place of {key}")
+            yield lambda key=key: ledger.claim([key], f"place of {key}")
             yield (
                 lambda key=key, output=output, verdict=verdict, tensors=tensors: (
                     ledger.record_result(key, output, verdict, "said so", *tensors, "PBE")

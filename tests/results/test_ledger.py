@@ -100,7 +100,7 @@ def test_second_write_says_so_and_changes_nothing(ledger: Ledger, samples: Any) 
         assert content(ledger) == before
     assert ledger.record_training(current, "other", 5, "x", "y", {}) is False
     assert ledger.record_predictions(current, samples.predictions(7)) is False
-    assert ledger.claim(planned.key, "host 18") is None
+    assert ledger.claim([planned.key], "host 18") == {planned.key: None}
     assert ledger.release(planned.key) is False
     assert content(ledger) == before
     record = ledger.calculation(planned.key)
@@ -300,11 +300,17 @@ def test_open_calculations_are_pending_in_order(ledger: Ledger, samples: Any) ->
     ledger.select(current, [s for s, _ in plans], [p for _, p in plans], materials)
     keys = [plans[i][1].key for i in (1, 3, 0, 2)]
     assert [c.key for c in ledger.pending("alpha")] == keys
-    assert ledger.claim(keys[0], "host 1") == "host 1"
-    assert ledger.claim(keys[0], "host 2") == "host 1", "what one place has, others leave"
+    assert ledger.claim(keys[:1], "host 1") == {keys[0]: "host 1"}
+    with pytest.raises(LookupError):
+        ledger.claim([*keys, "nonsense"], "host 2")
+    assert [c.status for c in ledger.pending("alpha")] == ["submitted", *["planned"] * 3]
+    owners = ledger.claim(keys[:2], "host 2")
+    assert owners == {keys[0]: "host 1", keys[1]: "host 2"}, "what one place has, others leave"
+    assert ledger.release(keys[1])
     assert ledger.release(keys[0]) and not ledger.release(keys[0])
     assert ledger.pending("alpha")[0].status == "planned"
-    assert ledger.claim(keys[0], "host 2") == "host 2" == ledger.claim(keys[0], "host 2")
+    for _ in range(2):
+        assert ledger.claim(keys[:1], "host 2") == {keys[0]: "host 2"}
     record = ledger.pending("alpha")[0]
     assert (record.status, record.handle, record.verdict) == ("submitted", "host 2", None)
     table = ledger.selections(current)
@@ -321,7 +327,7 @@ def test_result_needs_a_calculation_and_whole_tensors(ledger: Ledger, samples: A
     with pytest.raises(LookupError):
         ledger.record_result("nonsense", {}, "timeout", "", None, None, None)
     with pytest.raises(LookupError):
-        ledger.claim("nonsense", "host 1")
+        ledger.claim(["nonsense"], "host 1")
     with pytest.raises(ValueError, match=r"\(3, 3\)"):
         ledger.record_result(planned.key, {}, "accepted", "", np.eye(2), None, "PBE")
     with pytest.raises(ValueError, match="without a tensor"):
