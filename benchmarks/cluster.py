@@ -2,6 +2,8 @@
 
 Debian's packages ``slurm-wlm`` and ``munge`` are enough; no service of the machine is touched. It
 works without systemd and without control groups (``proctrack/linuxproc``), as root or as a user.
+With ``accounts`` it keeps accounts and their limits (``slurmdbd``, ``mariadb-server-core`` and
+``mariadb-client-core``), as clusters do.
 
     with Cluster(Path("/tmp/somewhere")) as cluster:
         subprocess.run(["sinfo"], env=cluster.environment)
@@ -53,7 +55,6 @@ SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0,batch_sc
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 JobAcctGatherType=jobacct_gather/none
-AccountingStorageType={accounting}
 BatchStartTimeout=1
 KillWait=1
 UnkillableStepTimeout=900
@@ -71,13 +72,43 @@ PartitionName=closed Nodes={host} State=INACTIVE
 {extra}
 """
 
+WITHOUT_ACCOUNTS = "AccountingStorageType=accounting_storage/none"
+WITH_ACCOUNTS = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={home}/munge.socket
+AccountingStorageEnforce=associations,limits
+"""
+ACCOUNTS = """\
+AuthType=auth/munge
+AuthInfo=socket={home}/munge.socket
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={ports[2]}
+SlurmUser={user}
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={ports[3]}
+StorageUser=slurm
+StorageLoc=accounts
+LogFile={home}/slurmdbd.log
+PidFile={home}/slurmdbd.pid
+"""
+DATABASE = """\
+CREATE USER IF NOT EXISTS 'slurm'@'%';
+GRANT ALL ON accounts.* TO 'slurm'@'%';
+"""
 
-def missing() -> str | None:
+
+def missing(*, accounts: bool = False) -> str | None:
     """Why there can be no Slurm here; None if there can."""
-    lacking = [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
+    wanted = [*PROGRAMS, *(("slurmdbd", "mariadbd", "mariadb-install-db") if accounts else ())]
+    lacking = [name for name in wanted if shutil.which(name, path=PATH) is None]
     if not lacking:
         return None
-    return f"no Slurm: {', '.join(lacking)} not found; apt-get install slurm-wlm munge"
+    packages = "slurm-wlm munge" + " slurmdbd mariadb-server-core mariadb-client-core" * accounts
+    return f"no Slurm: {', '.join(lacking)} not found; apt-get install {packages}"
 
 
 class Cluster:
@@ -91,19 +122,24 @@ class Cluster:
         What the node claims to have; more than there are is allowed.
     min_job_age
         Seconds after which a job that is over leaves the queue.
+    accounts
+        Keep accounts in a database; see :meth:`account`.
     """
 
     def __init__(
-        self, home: Path, cpus: int = 8, min_job_age: int = 300, extra: Sequence[str] = (),
-        accounting: str = "accounting_storage/none",
+        self, home: Path, cpus: int = 8, min_job_age: int = 300, extra: Sequence[str] = (), *,
+        accounts: bool = False,
     ) -> None:  # fmt: skip
         self.home = home.resolve()
         self.host = socket.gethostname().split(".")[0]
+        ports = free_ports(4)
         self._values = {
             "host": self.host, "user": pwd.getpwuid(os.getuid()).pw_name, "home": self.home,
-            "ports": free_ports(2), "cpus": cpus, "min_job_age": min_job_age,
-            "extra": "\n".join(extra), "accounting": accounting,
+            "ports": ports, "cpus": cpus, "min_job_age": min_job_age,
         }  # fmt: skip
+        kept = WITH_ACCOUNTS.format(port=ports[2], home=self.home) if accounts else WITHOUT_ACCOUNTS
+        self._values["extra"] = "\n".join([kept, *extra])
+        self._accounts = accounts
         self.configuration = self.home / "slurm.conf"
 
     @property
@@ -124,6 +160,8 @@ class Cluster:
         (self.home / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         try:
             self._munge()
+            if self._accounts:
+                self._database()
             self.start("slurmctld")
             self.start("slurmd")
             self.wait(lambda: "idle" in self.ask("sinfo -h -o %t"))
@@ -140,9 +178,9 @@ class Cluster:
             self.ask("scancel -u $(id -u) -f --signal=KILL")
         self.stop()
 
-    def start(self, daemon: str) -> None:
-        """Start slurmctld or slurmd."""
-        self._run([daemon, "-f", str(self.configuration)])
+    def start(self, daemon: str, *options: str) -> None:
+        """Start slurmctld or slurmd; ``-c`` lets the controller begin without a memory."""
+        self._run([daemon, "-f", str(self.configuration), *options])
         if daemon == "slurmctld":
             self.wait(lambda: "UP" in self.ask("scontrol ping", check=False))
 
@@ -154,6 +192,13 @@ class Cluster:
             os.kill(pid, number)
             self.wait(lambda: not _alive(pid))
             path.unlink(missing_ok=True)
+
+    def account(self, name: str, limits: str = "") -> None:
+        """An account that this user may charge; ``limits`` as sacctmgr takes them."""
+        user = self._values["user"]
+        self.ask(f"sacctmgr -i add account {name} {limits}")
+        self.ask(f"sacctmgr -i add user {user} account={name}")
+        self.wait(lambda: name in self.ask("scontrol show assoc_mgr flags=assoc", check=False))
 
     def fail_node(self) -> None:
         """Have the node fail under its jobs, and come back at once."""
@@ -174,7 +219,7 @@ class Cluster:
 
     def stop(self) -> None:
         """End everything that was started."""
-        for daemon in ("slurmd", "slurmctld"):
+        for daemon in ("slurmd", "slurmctld", "slurmdbd", "mariadbd"):
             with contextlib.suppress(RuntimeError):
                 self.end(daemon)
         with contextlib.suppress(OSError, ValueError):
@@ -218,6 +263,32 @@ class Cluster:
                  "log-file": "munge.log", "seed-file": "munge.seed"}  # fmt: skip
         paths = [f"--{option}={self.home / name}" for option, name in names.items()]
         self._run(["munged", "--force", *paths])
+
+    def _database(self) -> None:
+        """MariaDB and slurmdbd, and this cluster among those that it keeps accounts of."""
+        user, place = self._values["user"], self.home / "database"
+        common = ["--no-defaults", f"--datadir={place}", f"--user={user}"]
+        self._run(
+            ["mariadb-install-db", *common, "--basedir=/usr", "--skip-test-db",
+             "--auth-root-authentication-method=normal"]
+        )  # fmt: skip
+        (self.home / "users.sql").write_text(DATABASE)
+        log = self.home / "mariadbd.log"
+        subprocess.Popen(
+            ["mariadbd", *common, f"--socket={self.home}/mariadbd.socket",
+             f"--pid-file={self.home}/mariadbd.pid", f"--log-error={log}",
+             "--bind-address=127.0.0.1", f"--port={self._values['ports'][3]}",
+             f"--init-file={self.home}/users.sql", "--innodb-buffer-pool-size=32M"],
+            env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        self.wait(lambda: (self.home / "mariadbd.pid").exists())
+        settings = self.home / "slurmdbd.conf"
+        settings.write_text(ACCOUNTS.format(**self._values))
+        settings.chmod(0o600)
+        self._run(["slurmdbd"])
+        known = "sacctmgr -i add cluster screen; sacctmgr -n -P show cluster format=cluster"
+        self.wait(lambda: "screen" in self.ask(known, check=False).splitlines())
 
     def _run(self, command: Sequence[str]) -> None:
         # Daemons keep what they inherit open: pipes would never end.

@@ -29,7 +29,7 @@ from dft.slurm_queue import (
     refused,
 )
 from dft.slurm_settings import SlurmLauncherSettings
-from dft.snapshots import Patience, Snapshot, Snapshots, full
+from dft.snapshots import Patience, Snapshot, Snapshots
 from screening.errors import UserError
 from screening.io import atomic_write, unwritable
 
@@ -38,7 +38,7 @@ _LOCK_PATIENCE_S = 150.0
 _BUSY_S = 0.5
 """After which to look again where another launcher was at work."""
 _FRUITLESS = 3
-"""Jobs that end before they have started a calculation, until it is not by chance any more."""
+"""Jobs that end before they have started a calculation, until that is no chance any more."""
 _NOT_ITS_FAULT = ("NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "REVOKED", "TIMEOUT")
 
 
@@ -57,6 +57,7 @@ class SlurmLauncher:
         self.place = f"slurm:{socket.gethostname()}"
         self._snapshots = Snapshots(self.allocations.home, self.queue, settings)
         self._patience = Patience(settings.patience_s)
+        self._crowded = Patience(settings.settle_s)
         self._states: dict[str, State] = {}
         self._done: set[str] = set()
         self._over: dict[tuple[str, int], float] = {}
@@ -186,7 +187,7 @@ class SlurmLauncher:
         found = {job.job_id for job in snapshot.jobs if job.name == name}
         if not found:
             since = datetime.fromisoformat(allocation.created_at)
-            found = {job.job_id for job in self.queue.history([name], since) or ()}
+            found = {job.job_id for job in self.queue.history(name, since) or ()}
         numbers = sorted(found, key=int)
         # A submission that was thought to be lost and came late: one of the two is enough.
         self.queue.cancel(numbers[1:])
@@ -213,8 +214,8 @@ class SlurmLauncher:
         """Decide what becomes of the open calculations of a task that is over."""
         if job is None:
             since = datetime.fromisoformat(allocation.created_at)
-            history = self.queue.history([allocation.name], since) or ()
-            job = next((j for j in history if j.task == task), None)
+            history = self.queue.history(allocation.name, since, allocation.job_id) or ()
+            job = next((j for j in reversed(history) if j.task == task), None)
         number = allocation.name_of(task)
         state = "" if job is None else job.state
         begun = self.allocations.has_started(allocation.name, task)
@@ -273,9 +274,8 @@ class SlurmLauncher:
             try:
                 self._sbatch(allocation, lock)
             except NotNowError as error:
-                if error.full and not under_way:
-                    raise full(error) from None
-                self._patience.bear(error)
+                # Slurm counts our jobs a little longer than they last.
+                (self._crowded if error.full and not under_way else self._patience).bear(error)
                 return
             under_way += len(group)
 
@@ -306,6 +306,7 @@ class SlurmLauncher:
             raise
         self.allocations.submitted(allocation, number)
         self._patience.renew()
+        self._crowded.renew()
 
     def _jobs_without_work(self, keys: set[str], snapshot: Snapshot) -> Iterator[str]:
         """Jobs and tasks all of whose open calculations are among ``keys``."""
@@ -353,9 +354,7 @@ class SlurmLauncher:
 
     def _give_up(self, key: str, reason: str, timed_out: bool) -> None:
         calculation = self._calculation(key)
-        output = failed(calculation, reason)
-        if timed_out:
-            output = failed(calculation, None)
+        output = failed(calculation, None if timed_out else reason)
         with try_lock_file(calculation.lock_path) as lock:
             if lock is not None and calculation.result_under_lock() is None:
                 calculation.write_result(output)

@@ -42,6 +42,7 @@ _NOT_NOW = re.compile(
 )
 _LIMIT = re.compile(r"submit limit|SubmitJob\w*Limit|job count|limit reached", re.IGNORECASE)
 _FIELDS = (
+    (r"account/partition", "account, partition"),
     (r"partition", "partition"),
     (r"account", "account"),
     (r"qos", "qos"),
@@ -207,20 +208,32 @@ class Queue:
             raise NotNowError(_last(out, err))
         return list(_parsed(out.splitlines()))
 
-    def history(self, names: Iterable[str], since: datetime) -> list[Job] | None:
-        """Jobs of these names as the accounting has them; None where there is none."""
-        wanted = list(names)
-        if not self._accounting or not wanted:
+    def history(self, name: str, since: datetime, job_id: str | None = None) -> list[Job] | None:
+        """Jobs of this name as the accounting has them; None where there is none.
+
+        A job that was cancelled before it might have begun is found by its number only.
+
+        Raises
+        ------
+        NotNowError
+            Accounts are kept, and cannot be seen at the moment.
+        """
+        if not self._accounting:
             return None
         start = since.astimezone().strftime("%Y-%m-%dT%H:%M:%S")
-        command = f"sacct -n -P -X -S {start} --name={','.join(wanted)}"
-        out, err, status = self._execute(
-            f"{command} -o JobID,JobName,State,ExitCode,Elapsed,NodeList"
-        )
+        # -D: also jobs whose number another one has got since.
+        which = f"-S {start} --name={name}" if job_id is None else f"-D -j {job_id}"
+        columns = "JobID,JobName,State,ExitCode,Elapsed,NodeList"
+        out, err, status = self._execute(f"sacct -n -P -X {which} -o {columns}")
         if status != 0:
-            self._accounting = "disabled" not in err
+            if "disabled" not in err:
+                raise NotNowError(_last(out, err))
+            self._accounting = False
             return None
-        return list(_parsed(out.splitlines()))
+        if job_id is not None:
+            # What the accounting calls a job whose end it heard of before its beginning.
+            out = out.replace("|allocation|", f"|{name}|")
+        return [job for job in _parsed(out.splitlines()) if job.name == name]
 
     def exit_status(self, job: Job) -> int | None:
         """Exit status of a job that is over and still known; None if it is not."""

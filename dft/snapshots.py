@@ -106,17 +106,12 @@ class Patience:
             return
         self._since = None
         if error.full:
-            raise full(error)
+            raise UserError(
+                f"Slurm takes no further job ({error}): the limit of the account or the user is "
+                "reached; wait for other jobs to end, lower launcher.max_jobs or set another "
+                "launcher.account or launcher.qos, then run the same command again."
+            )
         raise UserError(
             f"Slurm has not answered for {waited / 60:.0f} minutes ({error}); run the same command "
             "again when it does, nothing is lost."
         )
-
-
-def full(error: NotNowError) -> UserError:
-    """The sentence for an account or a user whose limit is reached."""
-    return UserError(
-        f"Slurm takes no further job ({error}): the limit of the account or the user is reached; "
-        "wait for other jobs to end, lower launcher.max_jobs or set another launcher.account or "
-        "launcher.qos, then run the same command again."
-    )

@@ -43,21 +43,23 @@ def test_three_rounds_are_those_of_this_machine(
 
 
 @pytest.mark.skipif(shutil.which("abinit") is None, reason="no abinit on this machine")
-def test_two_rounds_with_abinit(tmp_path: Path, screen: Any, quick: str) -> None:
-    """Two light crystals, the coarsest settings; one round learns from the other."""
+def test_three_rounds_with_abinit(tmp_path: Path, screen: Any, quick: str) -> None:
+    """Three light crystals, the coarsest settings; each round learns from the one before."""
     folder = tmp_path / "crystals"
     folder.mkdir()
-    for name in ("LiH", "BN"):
+    gaps = {"LiH": 3.0, "BN": 4.5, "SiC": 1.4}
+    for name in gaps:
         shutil.copy(EXAMPLES / "crystals" / f"{name}.cif", folder)
-    (folder / "gaps.csv").write_text("file,band_gap\nLiH.cif,3.0\nBN.cif,4.5\n")
+    lines = [f"{name}.cif,{gap}\n" for name, gap in gaps.items()]
+    (folder / "gaps.csv").write_text("".join(["file,band_gap\n", *lines]))
     done = screen(
         tmp_path,
-        f"run --rounds 2 --batch 1 --candidates {folder} --band-gaps {folder / 'gaps.csv'} "
+        f"run --rounds 3 --batch 1 --candidates {folder} --band-gaps {folder / 'gaps.csv'} "
         f"--engine abinit --set engine.level=quick --set engine.k_spacing=1.2 "
         f"--set engine.ecut_ha=8 --set engine.max_attempts=1 {quick} {SLURM} --json",
     )
     assert done.status == 0, done.err
-    assert done.json["calculations"] == 2 and "open" not in done.json["verdicts"]
+    assert done.json["calculations"] == 3 and "open" not in done.json["verdicts"]
     for directory in tmp_path.glob("campaigns/*/calculations/*"):
         if directory.is_dir() and len(directory.name) == 32:
             assert "5-response: done" in (directory / "run.log").read_text()
