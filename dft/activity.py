@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from dft.calculation import Calculation, State
@@ -34,6 +35,20 @@ class Activity:
     cores: float = 1.0
     attempt: int = 0
     note: str = ""
+
+    @property
+    def running_s(self) -> float:
+        """Seconds since it was started; 0 while it waits."""
+        if self.state is not State.RUNNING or not self.since:
+            return 0.0
+        begun = datetime.fromisoformat(self.since)
+        begun = begun if begun.tzinfo else begun.replace(tzinfo=UTC)
+        return max((datetime.now(UTC) - begun).total_seconds(), 0.0)
+
+    @property
+    def core_hours(self) -> float:
+        """What it has cost since it was started: time by the clock, times its cores."""
+        return self.running_s * self.cores / 3600
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""

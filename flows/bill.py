@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dft.calculation import Calculation, State
 from dft.cost import HOUR_S, Cost, bill, hours
+from flows.calculations import refuse
 
 if TYPE_CHECKING:
+    from dft.activity import Activity
     from dft.engine import Engine
     from flows.run import CampaignRun
     from results.ledger import Ledger
@@ -15,6 +21,10 @@ if TYPE_CHECKING:
 SHOWN = 8
 """Calculations that a bill names one by one."""
 ROUNDING = 1e-9
+ENDS_S = 120.0
+"""How long a calculation that was stopped may take to end, on a cluster."""
+WATCH_S = 2.0
+"""Between two looks at what running calculations have cost."""
 
 
 def admitted(run: CampaignRun, number: int, materials: list[Material]) -> list[Material]:
@@ -48,6 +58,57 @@ def admitted(run: CampaignRun, number: int, materials: list[Material]) -> list[M
         detail = {"budget": budget, "spent": spent, "text": text}
         run.ledger.event(run.config.name, "budget", detail, once=f"budget, round {number}")
     return materials[:chosen]
+
+
+class Limit:
+    """The budget, held against what runs: a cost model may be wrong, and ladders climb."""
+
+    def __init__(self, run: CampaignRun) -> None:
+        self._run = run
+        self._spent = spent_core_hours(run.ledger, run.config.name)
+        self._look_at = 0.0
+        self._stopped: dict[str, Activity] = {}
+        self.why: str | None = None
+
+    def hold(self, roots: Mapping[Path, Sequence[str]]) -> None:
+        """Cancel what is open once the budget is used up; :attr:`why` says so from then on.
+
+        Parameters
+        ----------
+        roots
+            Keys of this round's calculations, by root.
+        """
+        budget = self._run.config.budget
+        if budget is None or self.why is not None or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + WATCH_S
+        launchers = {root: self._run.launcher(root) for root in roots}
+        activities = {root: launchers[root].look(keys) for root, keys in roots.items()}
+        used = self._spent
+        for root, found in activities.items():
+            for key, activity in found.items():
+                done = activity.state is State.DONE
+                used += (
+                    _seconds(launchers[root].fetch(key).to_dict()) / HOUR_S
+                    if done
+                    else activity.core_hours
+                )
+        if used <= budget:
+            return
+        self.why = f"stopped: the budget of {hours(budget)} core-hours is used up"
+        self._run.reporter.note(
+            f"The budget of {hours(budget)} core-hours is used up: what runs is stopped."
+        )
+        for root, keys in roots.items():
+            self._stopped |= activities[root]
+            launchers[root].cancel(keys)
+
+    def refuse(self, roots: Mapping[Path, Sequence[str]], keys: Collection[str]) -> None:
+        """Enter what was stopped as failed."""
+        for root, names in roots.items():
+            for key in names:
+                if key in keys:
+                    refuse(Calculation(root / key), self.why or "", self._stopped[key], ENDS_S)
 
 
 def statement(materials: list[Material], costs: list[Cost | None]) -> str:

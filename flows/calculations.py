@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dft.calculation import Calculation
+from dft.execution import failed
 from dft.gate import judge, second_look
+from dft.locks import PATIENCE_S, try_lock_file
 from screening.errors import UserError
 
 if TYPE_CHECKING:
+    from dft.activity import Activity
     from flows.run import CampaignRun
     from screening.material import Material
 
@@ -110,3 +113,31 @@ def cancelled(run: CampaignRun, keys: Sequence[str]) -> UserError:
         f"`screen cancel {name} --undo`, or entered as refused with `screen cancel {name} "
         f"--refuse`, then: screen resume {name}."
     )
+
+
+def refuse(
+    calculation: Calculation, why: str, was: Activity | None = None, patience_s: float = PATIENCE_S
+) -> None:
+    """Enter a cancelled calculation as failed, unless it has a result.
+
+    Parameters
+    ----------
+    was
+        What it did until it was stopped, for what that has cost.
+    patience_s
+        How long it may take to end.
+
+    Raises
+    ------
+    UserError
+        It has not ended yet.
+    """
+    with try_lock_file(calculation.lock_path, patience_s) as held:
+        if held is None:
+            raise UserError(f"Calculation {calculation.key} has not ended yet; repeat the command.")
+        if calculation.result_under_lock() is None:
+            seconds = (was.core_hours * 3600, was.running_s) if was else (0.0, 0.0)
+            output = failed(calculation, why)
+            output = dataclasses.replace(output, cpu_s=seconds[0], wall_s=seconds[1])
+            calculation.write_result(output)
+    calculation.cancelled_path.unlink(missing_ok=True)

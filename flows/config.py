@@ -111,7 +111,8 @@ class Campaign(Settings):
     budget: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None,
         description="Core-hours that all calculations together may take; no limit if null. A "
-        "calculation that does not fit with the upper end of its error bar is not started.",
+        "calculation that does not fit with the upper end of its error bar is not started, and "
+        "what runs is stopped once it is used up.",
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Fixes all chance.")
     functional: Functional = Field(

@@ -64,6 +64,7 @@ def cancel(
 ) -> None:
     """Stop calculations; they are not started again by themselves."""
     from dft.calculation import Calculation
+    from flows.calculations import refuse as refuse_calculation
     from flows.watching import Watch
 
     if undo + refuse + release > 1:
@@ -83,7 +84,7 @@ def cancel(
         else:
             watch.launcher(root).cancel(wanted)
             for key in wanted if refuse else ():
-                _refuse(Calculation(root / key))
+                refuse_calculation(Calculation(root / key), "cancelled by hand")
         for key in wanted if release else ():
             watch.ledger.release(key)
     count = sum(map(len, chosen.values()))
@@ -127,18 +128,6 @@ def _chosen(watch: Watch, prefixes: list[str]) -> dict[Path, list[str]]:
         root: [r.key for r in records if not prefixes or any(r.key.startswith(p) for p in prefixes)]
         for root, records in watch.roots.items()
     }
-
-
-def _refuse(calculation: Any) -> None:
-    from dft.execution import failed
-    from dft.locks import try_lock
-
-    with try_lock(calculation.lock_path) as held:
-        if not held:
-            raise UserError(f"Calculation {calculation.key} has not ended yet; repeat the command.")
-        if calculation.result_under_lock() is None:
-            calculation.write_result(failed(calculation, "cancelled by hand"))
-    calculation.cancelled_path.unlink(missing_ok=True)
 
 
 def _ledger(directory: Path, ledger: str | None) -> Ledger:

@@ -321,6 +321,7 @@ def calculate(run: CampaignRun, number: int) -> None:
     roots, foreign = handed_out(run, waiting)
     note_foreign(run, foreign)
     bar = LiveProgress(run.config.name, f"Calculations of round {number}")
+    limit = bill.Limit(run)
     ask_at = 0.0
     while roots or foreign:
         states = {
@@ -333,9 +334,12 @@ def calculate(run: CampaignRun, number: int) -> None:
         run.reporter.progress(f"calculating, round {number}", done, total)
         bar.show(done, total, sum(state is State.RUNNING for state in states.values()))
         if not foreign and all(state in (State.DONE, State.LOST) for state in states.values()):
-            if lost := [key for key, state in states.items() if state is State.LOST]:
+            lost = [key for key, state in states.items() if state is State.LOST]
+            if lost and limit.why is None:
                 raise cancelled(run, lost)
+            limit.refuse(roots, lost)
             return
+        limit.hold(roots)
         time.sleep(POLL_S)
         if foreign and time.monotonic() >= ask_at:
             ask_at = time.monotonic() + ASK_LEDGER_S

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +29,6 @@ class Watched:
     record: CalculationRecord
     activity: Activity
 
-    @property
-    def running_s(self) -> float:
-        """Seconds since it was started; 0 while it waits."""
-        if self.activity.state is not State.RUNNING or not self.activity.since:
-            return 0.0
-        begun = datetime.fromisoformat(self.activity.since)
-        return max((datetime.now(UTC) - begun).total_seconds(), 0.0)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; costs in core hours."""
         activity = self.activity
@@ -49,7 +40,7 @@ class Watched:
             "where": activity.where,
             "since": activity.since or None,
             "attempt": activity.attempt,
-            "core_hours": self.running_s * activity.cores / 3600,
+            "core_hours": activity.core_hours,
             "note": activity.note,
         }
 
@@ -105,14 +96,14 @@ class Watch:
             "campaign": self.name,
             "open": [w.to_dict() for w in watched],
             "finished": len(finished),
-            "core_hours": spent + sum(w.running_s * w.activity.cores / 3600 for w in watched),
+            "core_hours": spent + sum(w.activity.core_hours for w in watched),
             "seconds_left": left,
         }
 
     def _left(self, watched: list[Watched], usual_s: float) -> float:
         """Seconds until all are done, if each takes the usual time and as many run as may."""
         needs = [
-            max(usual_s - w.running_s, LEAST_LEFT * usual_s)
+            max(usual_s - w.activity.running_s, LEAST_LEFT * usual_s)
             for w in watched
             if w.activity.state is not State.LOST
         ]
@@ -132,6 +123,8 @@ def _cores(config: Campaign) -> float:
     return float(values.get("cores", 1) * values.get("nodes", 1) / values.get("at_once", 1))
 
 
-def _parallel(config: Campaign) -> int:
+def _parallel(config: Campaign) -> float:
     values: Mapping[str, Any] = config.launcher.model_dump()
-    return int(values.get("max_parallel") or values["max_jobs"] * values["at_once"])
+    return int(
+        values.get("max_parallel") or values.get("max_jobs", 1000) * values.get("at_once", 1)
+    )

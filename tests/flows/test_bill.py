@@ -61,6 +61,23 @@ def test_a_budget_ends_a_campaign_before_it_is_exceeded(
     assert again.json == done.json
 
 
+def test_what_runs_beyond_the_budget_is_stopped(
+    tmp_path: Path, screen: Any, quick: str, answers: Path, executed: Any, ledger_of: Ledgers
+) -> None:
+    """Each is recorded to take a third of a second, and takes half a minute."""
+    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    answers.write_text("\n".join(json.dumps(row | {"cpu_s": 0.3}) for row in rows))
+    data = f"--candidates {answers.name} --replay {answers.name} --batch 3 --rounds 4"
+    parallel = "--set launcher.max_parallel=2 --set engine.delay_s=30"
+    done = screen(tmp_path, f"run {data} --budget 0.001 {parallel} --json {quick}")
+    assert done.status == 0, done.err
+    assert "The budget of 0.001 core-hours is used up: what runs is stopped." in done.err
+    assert done.json["verdicts"] == {"engine error": 3}, "two were stopped, one never began"
+    assert sorted(executed(tmp_path).values()) == [["start"], ["start"]]
+    details = ledger_of(tmp_path).calculations("high-k")["detail"]
+    assert details.str.contains("the budget of 0.001 core-hours is used up").all()
+
+
 def test_what_was_spent_counts_after_an_interruption(
     tmp_path: Path, screen: Any, quick: str, answers: Path, ledger_of: Ledgers,
     monkeypatch: pytest.MonkeyPatch,
