@@ -23,6 +23,7 @@ class InMemory:
         from jobflow import JobStore
         from jobflow_remote import SETTINGS
         from jobflow_remote.config.base import Project
+        from jobflow_remote.jobs import runner
         from jobflow_remote.jobs.jobcontroller import JobController
         from maggma.stores import MemoryStore
 
@@ -34,6 +35,8 @@ class InMemory:
         store.connect()
         for one in (queue, store):
             patch.setattr(one, "close", lambda: None)
+        # Its own process may set up logging as it likes; this one belongs to others as well.
+        patch.setattr(runner, "initialize_runner_log", lambda **_: None)
         patch.setattr(Project, "get_queue_store", lambda _: queue)
         patch.setattr(Project, "get_jobstore", lambda *_, **__: store)
         self.controller = JobController.from_project_name("screen")
