@@ -36,7 +36,7 @@ class InMemory:
         for one in (queue, store):
             patch.setattr(one, "close", lambda: None)
         # Its own process may set up logging as it likes; this one belongs to others as well.
-        patch.setattr(runner, "initialize_runner_log", lambda **_: None)
+        patch.setattr(runner, "initialize_runner_logger", lambda **_: None)
         patch.setattr(Project, "get_queue_store", lambda _: queue)
         patch.setattr(Project, "get_jobstore", lambda *_, **__: store)
         self.controller = JobController.from_project_name("screen")
