@@ -209,8 +209,8 @@ def test_a_worker_that_cannot_start_says_why(
     broken.mkdir()
     (broken / "jobflow.py").write_text("raise ImportError('no jobflow today')\n")
     keys = bench.replay(many[:1])
-    real = dft.local._import_path()
-    monkeypatch.setattr(dft.local, "_import_path", lambda: f"{broken}{os.pathsep}{real}")
+    real = dft.local.import_path()
+    monkeypatch.setattr(dft.local, "import_path", lambda: f"{broken}{os.pathsep}{real}")
     launcher = bench.launcher(1)
     launcher.submit(keys)
     with pytest.raises(UserError, match=r"status 1 .ImportError: no jobflow today.; see .*0\.log"):

@@ -310,10 +310,10 @@ def test_a_job_that_its_node_turned_away_was_not_cancelled_by_anybody(
     for key, job, node in ((waited, "990001", "None assigned"), (turned_away, "990002", "vm")):
         one = launcher.allocations.create([[key]], 1, Plan([[key]], 1, 4, None))
         launcher.allocations.submitted(one, job)
-        ended[one.name] = f"{job}|{one.name}|CANCELLED by 0|0:0|00:00:00|{node}\n"
+        ended[job] = f"{job}|{one.name}|CANCELLED by 0|0:0|00:00:00|{node}\n"
     stand_in = tmp_path / "bin" / "sacct"
     stand_in.parent.mkdir()
-    cases = "".join(f"*{name}*) printf '{line}' ;; " for name, line in ended.items())
+    cases = "".join(f"*{job}*) printf '{line}' ;; " for job, line in ended.items())
     stand_in.write_text(f'#!/bin/sh\ncase "$*" in {cases}esac\n')
     stand_in.chmod(0o755)
     monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
