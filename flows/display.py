@@ -26,7 +26,7 @@ def show_round(console: Console, view: CampaignView, number: int) -> None:
     """What a round picked, what was expected of it and what came of it."""
     merit = label_symbol(view.task.label)
     table = _table(f"Round {number}: predicted, then calculated; {_legend(view)}")
-    table.add_column("material", overflow="fold")
+    table.add_column("material", min_width=8, overflow="fold")
     for heading in ("E_g", "ε̄ ± σ", f"{merit} ± σ", "acq.", "ε̄ DFPT", merit):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", min_width=8, overflow="fold")
@@ -54,7 +54,7 @@ def show_validated(console: Console, view: CampaignView) -> None:
     """Validated materials, the best figure of merit first, with the best known for comparison."""
     merit = label_symbol(view.task.label)
     table = _table(f"Validated materials of '{view.name}' ({view.status}); {_legend(view)}")
-    table.add_column("material", overflow="fold")
+    table.add_column("material", min_width=8, overflow="fold")
     for heading in ("round", merit, "E_g", "ε̄", "λ1 λ2 λ3", "n", "predicted ε̄ ± σ"):
         table.add_column(heading, justify="right", no_wrap=True)
     validated = view.validated.to_dict("records")

@@ -26,7 +26,8 @@ def everything() -> list[KnownMaterial]:
 
 
 def test_a_part_is_known_and_the_rest_is_hidden(everything: list[KnownMaterial]) -> None:
-    assert len(builtin_known()) == 13 and len(builtin_hidden()) >= 33
+    assert len(builtin_known()) >= 17 and len(builtin_hidden()) >= 42
+    assert 0.2 < len(builtin_known()) / len(everything) < 0.4
     assert len({k.material.material_id for k in everything}) == len(everything)
     for n, known in enumerate(everything):
         others = CrystalIndex(k.material for k in everything[:n])
@@ -34,11 +35,13 @@ def test_a_part_is_known_and_the_rest_is_hidden(everything: list[KnownMaterial])
 
 
 def test_the_draw_is_fixed() -> None:
-    """Results of campaigns on these data are compared between versions."""
-    assert sorted(k.material.material_id for k in builtin_known()) == [
-        "AlP", "BP", "Be2C", "CaO", "GaN", "K2S", "KF", "Li2Te", "LiCl", "MgO", "NaF", "SrS",
-        "SrSe",
-    ]  # fmt: skip
+    """What is known stays known, and what is hidden stays hidden, however the table grows."""
+    first = {"AlP", "BP", "Be2C", "CaO", "GaN", "K2S", "KF", "Li2Te", "LiCl", "MgO", "NaF", "SrS",
+             "SrSe"}  # fmt: skip
+    known = {k.material.material_id for k in builtin_known()}
+    hidden = {k.material.material_id for k in builtin_hidden()}
+    assert first | {"SrCl2", "BaS", "PtS2", "KH"} <= known
+    assert {"LiI", "BaO", "TlCl", "HfO2", "CsCl", "Se", "HfS2"} <= hidden
 
 
 def test_enough_is_known_to_train_on() -> None:
@@ -109,5 +112,6 @@ def test_the_source_keeps_hidden_what_is_hidden() -> None:
 
 
 def test_callers_cannot_spoil_the_table() -> None:
+    before = len(builtin_known())
     builtin_known().clear()
-    assert len(builtin_known()) == 13
+    assert len(builtin_known()) == before > 0
