@@ -27,19 +27,19 @@ SHARE_KNOWN = 1 / 3
 
 def builtin_known() -> list[KnownMaterial]:
     """The part that is known at the start."""
-    first, second = map(_drawn, TABLES)
+    first, second = map(builtin_table, TABLES)
     return [*first[:N_KNOWN], *(k for k in second if _lot(k) < SHARE_KNOWN)]
 
 
 def builtin_hidden() -> list[KnownMaterial]:
     """The part that a campaign has to find."""
-    first, second = map(_drawn, TABLES)
+    first, second = map(builtin_table, TABLES)
     return [*first[N_KNOWN:], *(k for k in second if _lot(k) >= SHARE_KNOWN)]
 
 
 @functools.cache
-def _drawn(name: str) -> tuple[KnownMaterial, ...]:
-    """A table in the order of the draw."""
+def builtin_table(name: str) -> tuple[KnownMaterial, ...]:
+    """Crystals of one of the :data:`TABLES` that have a tensor, in the order of the draw."""
     return tuple(sorted(_read(name), key=_lot))
 
 
