@@ -14,17 +14,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from calculations import calculate, calculation_of
+
 from dft.abinit import AbinitEngine
 from dft.abinit_settings import AbinitSettings
-from dft.calculation import Calculation, State, calculation_key
+from dft.calculation import Calculation
 from dft.cost import HOUR_S
 from dft.gate import judge
-from dft.launcher import make_launcher
-from dft.settings import LocalLauncherSettings
 from screening.prototypes import SOURCES, Crystal, crystals
 
 TABLE = Path("screening/data/abinit-prototypes.jsonl")
-POLL_S = 1.0
 
 
 def main() -> None:
@@ -41,7 +40,6 @@ def main() -> None:
     materials = {crystal.name: crystal.material() for crystal in wanted}
     seconds = {n: engine.cost(m).core_hours * HOUR_S for n, m in materials.items()}
     order = sorted(wanted, key=lambda c: (c.name not in given.first, seconds[c.name]))
-    launcher = make_launcher(LocalLauncherSettings(max_parallel=1), given.directory)
     total = sum(seconds.values()) / HOUR_S
     print(f"{len(known)} crystals in the table, {len(order)} to go: {total:.0f} core-hours")
     for crystal in order:
@@ -49,20 +47,15 @@ def main() -> None:
         if given.list:
             print(f"{crystal.name}: {expected:.0f} s expected")
             continue
-        key = calculation_key(material.structure_hash, engine.settings_hash)
-        calculation = Calculation(given.directory / key)
+        calculation = calculation_of(engine, material, given.directory)
         if given.collect and calculation.result() is None:
             continue
         print(f"{time.strftime('%H:%M:%S')} {crystal.name}: {expected:.0f} s expected", flush=True)
-        calculation.prepare(engine, material)
-        launcher.submit([key])
-        while launcher.poll([key])[key] is not State.DONE:
-            time.sleep(POLL_S)
+        calculate(engine, material, given.directory)
         row = record(crystal, calculation, engine)
         with given.table.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         print(f"{'':9}{row['status']}, {row['cpu_s']:.0f} CPU s; {row['detail']}", flush=True)
-    launcher.close()
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

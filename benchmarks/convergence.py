@@ -9,16 +9,14 @@ What is there is not repeated; stop and start it as you like.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
+
+from calculations import calculate, calculation_of
 
 from dft.abinit import AbinitEngine
 from dft.abinit_input import Tuning, mesh
 from dft.abinit_settings import LEVELS, AbinitSettings, Level
-from dft.calculation import Calculation, State, calculation_key
 from dft.gate import judge
-from dft.launcher import make_launcher
-from dft.settings import LocalLauncherSettings
 from screening.builtin import builtin_hidden, builtin_known
 from screening.material import Material
 from screening.tensors import mean_permittivity
@@ -29,7 +27,6 @@ CHANGES: tuple[tuple[Level, Level], ...] = (
     ("tight", "tight"),
 )  # fmt: skip
 """Level of the cutoff, level of the mesh."""
-POLL_S = 1.0
 
 
 def main() -> None:
@@ -57,17 +54,11 @@ def run(
     level = cutoff if LEVELS[cutoff].scf_tolerance <= LEVELS[points].scf_tolerance else points
     settings = AbinitSettings(level=level, ecut_ha=ecut, k_spacing=spacing, max_attempts=1)
     engine = AbinitEngine(settings)
-    key = calculation_key(material.structure_hash, engine.settings_hash)
-    calculation = Calculation(directory / key)
+    calculation = calculation_of(engine, material, directory)
     if calculation.result() is None:
         if collect:
             return
-        calculation.prepare(engine, material)
-        launcher = make_launcher(LocalLauncherSettings(max_parallel=1), directory)
-        launcher.submit([key])
-        while launcher.poll([key])[key] is not State.DONE:
-            time.sleep(POLL_S)
-        launcher.close()
+        calculate(engine, material, directory)
     output = calculation.result()
     if output is None:
         return

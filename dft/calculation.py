@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dft.engine import CalculationOutput, Engine
-from dft.locks import is_locked, try_lock
+from dft.locks import PATIENCE_S, is_locked, try_lock, try_lock_file
 from screening.errors import UserError
 from screening.io import atomic_write, stable_hash
 
@@ -181,6 +181,19 @@ class Calculation:
             The disk is full or not writable; nothing is left behind.
         """
         atomic_write(self.result_path, _lines(output.to_dict()))
+
+    def conclude(self, output: CalculationOutput, patience_s: float = PATIENCE_S) -> bool:
+        """Write the answer unless there is one; False where something still runs after a while.
+
+        Raises
+        ------
+        UserError
+            The disk is full or not writable; nothing is left behind.
+        """
+        with try_lock_file(self.lock_path, patience_s) as held:
+            if held is not None and self.result_under_lock() is None:
+                self.write_result(output)
+            return held is not None
 
     def state(self) -> State:
         """Where the calculation stands."""

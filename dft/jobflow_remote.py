@@ -46,6 +46,7 @@ class JobflowRemoteLauncher:
         self.settings = settings
         self.place = f"jobflow-remote:{socket.gethostname()}"
         self._states: dict[str, State] = {}
+        self._done: set[str] = set()
         self._look_at = 0.0
 
     def submit(self, keys: Sequence[str]) -> dict[str, str]:
@@ -55,7 +56,7 @@ class JobflowRemoteLauncher:
                 continue
             calculation.require_flow()
             if calculation.cancelled_path.exists():
-                self._forget(_flow(calculation).uuid)
+                self._forget(_uuid(calculation))
                 calculation.allow()
             self._hand_over(calculation)
         self._look_at = 0.0
@@ -80,7 +81,7 @@ class JobflowRemoteLauncher:
             if not calculation.is_ready() or calculation.result() is not None:
                 continue
             atomic_write(calculation.cancelled_path, "cancelled by hand\n")
-            self._stop(_flow(calculation).uuid)
+            self._stop(_uuid(calculation))
         self._look_at = 0.0
 
     def look(self, keys: Sequence[str]) -> dict[str, Activity]:
@@ -120,11 +121,11 @@ class JobflowRemoteLauncher:
         return _understood(lambda: question(controller))
 
     def _hand_over(self, calculation: Calculation) -> None:
-        flow = _flow(calculation)
         # One at a time; the database refuses a second flow of the same identity all the same.
         with try_lock_file(self.root / ".jobflow-remote.lock", patience_s=60.0):
-            if self._infos([flow.uuid]):
+            if self._infos([_uuid(calculation)]):
                 return
+            flow = _flow(calculation)
             wanted = self.settings
             workers = self._project.workers
             worker = wanted.worker or next(iter(workers), "")
@@ -149,8 +150,12 @@ class JobflowRemoteLauncher:
         states = [JobState.READY, *RUNNING_STATES]
         self._ask(lambda c: c.stop_jobs(flow_ids=[uuid], states=states, raise_on_error=False))
 
-    def _jobs(self, uuid: str) -> list[JobInfo]:
-        return self._ask(lambda c: c.get_jobs_info(flow_ids=[uuid]))
+    def _jobs(self, uuids: Sequence[str]) -> dict[str, list[JobInfo]]:
+        found: dict[str, list[JobInfo]] = {uuid: [] for uuid in uuids}
+        for job in self._ask(lambda c: c.get_jobs_info(flow_ids=list(uuids))) if uuids else ():
+            # The last of its hosts is the flow that was handed over.
+            found[(job.hosts or [""])[-1]].append(job)
+        return found
 
     @property
     def _project(self) -> Project:
@@ -172,29 +177,28 @@ class JobflowRemoteLauncher:
 
     def _look(self, keys: Sequence[str]) -> Iterable[tuple[str, State, list[JobInfo]]]:
         """Key, state and jobs of each; writes the results of those that have ended."""
-        open_flows = {}
+        uuids = {}
         for key in keys:
             calculation = self._calculation(key)
-            if calculation.result() is not None:
+            if key in self._done or calculation.result() is not None:
+                self._done.add(key)
                 yield key, State.DONE, []
             elif not calculation.is_ready():
                 yield key, State.LOST, []
             else:
-                open_flows[key] = _flow(calculation)
-        infos = self._infos([flow.uuid for flow in open_flows.values()])
-        for key, flow in open_flows.items():
-            info = infos.get(flow.uuid)
+                uuids[key] = _uuid(calculation)
+        infos = self._infos(list(uuids.values()))
+        jobs = self._jobs(list(infos))
+        for key, uuid in uuids.items():
+            info = infos.get(uuid)
             if info is None:
                 # Somebody has emptied the database: it is handed over again.
                 self._hand_over(self._calculation(key))
                 yield key, State.PENDING, []
             else:
-                jobs = self._jobs(flow.uuid)
-                yield key, self._advanced(self._calculation(key), flow, info, jobs), jobs
+                yield key, self._advanced(self._calculation(key), info, jobs[uuid]), jobs[uuid]
 
-    def _advanced(
-        self, calculation: Calculation, flow: Flow, info: FlowInfo, jobs: Sequence[JobInfo]
-    ) -> State:
+    def _advanced(self, calculation: Calculation, info: FlowInfo, jobs: Sequence[JobInfo]) -> State:
         from jobflow_remote.jobs.state import FlowState, JobState
 
         stuck = next((job for job in jobs if job.state is JobState.REMOTE_ERROR), None)
@@ -206,7 +210,7 @@ class JobflowRemoteLauncher:
                 "is lost."
             )
         if info.state is FlowState.COMPLETED:
-            self._record(calculation, self._answer(calculation, flow), jobs)
+            self._record(calculation, self._answer(calculation), jobs)
             return State.DONE
         if info.state is FlowState.FAILED:
             error = next((job.error for job in jobs if job.state is JobState.FAILED), None)
@@ -219,9 +223,9 @@ class JobflowRemoteLauncher:
             State.RUNNING
         )  # fmt: skip
 
-    def _answer(self, calculation: Calculation, flow: Flow) -> CalculationOutput:
+    def _answer(self, calculation: Calculation) -> CalculationOutput:
         try:
-            return self._ask(lambda c: resolved(flow, c.jobstore))
+            return self._ask(lambda c: resolved(_flow(calculation), c.jobstore))
         except (ValueError, TypeError, KeyError) as error:
             return failed(calculation, _line(f"jobflow-remote has no answer: {error}"))
 
@@ -229,15 +233,16 @@ class JobflowRemoteLauncher:
         self, calculation: Calculation, output: CalculationOutput, jobs: Sequence[JobInfo]
     ) -> None:
         wall_s = sum(job.run_time or 0.0 for job in jobs)
-        with try_lock_file(calculation.lock_path) as lock:
-            if lock is not None and calculation.result_under_lock() is None:
-                # What a job's process has used is not known here, its time and its cores are.
-                calculation.write_result(
-                    dataclasses.replace(output, cpu_s=wall_s * self.settings.cores, wall_s=wall_s)
-                )
+        # What a job's process has used is not known here, its time and its cores are.
+        cpu_s = wall_s * self.settings.cores
+        calculation.conclude(dataclasses.replace(output, cpu_s=cpu_s, wall_s=wall_s))
 
     def _calculation(self, key: str) -> Calculation:
         return Calculation(self.root / key)
+
+
+def _uuid(calculation: Calculation) -> str:
+    return str(json.loads(calculation.flow_path.read_bytes())["uuid"])
 
 
 def _flow(calculation: Calculation) -> Flow:

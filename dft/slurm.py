@@ -354,10 +354,7 @@ class SlurmLauncher:
 
     def _give_up(self, key: str, reason: str, timed_out: bool) -> None:
         calculation = self._calculation(key)
-        output = failed(calculation, None if timed_out else reason)
-        with try_lock_file(calculation.lock_path) as lock:
-            if lock is not None and calculation.result_under_lock() is None:
-                calculation.write_result(output)
+        calculation.conclude(failed(calculation, None if timed_out else reason))
 
     def _mark(self, key: str, why: str) -> None:
         path = self._calculation(key).cancelled_path

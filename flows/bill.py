@@ -65,7 +65,11 @@ class Limit:
 
     def __init__(self, run: CampaignRun) -> None:
         self._run = run
-        self._spent = spent_core_hours(run.ledger, run.config.name)
+        self._budget = run.config.budget
+        self._before = 0.0
+        if self._budget is not None:
+            self._before = spent_core_hours(run.ledger, run.config.name)
+        self._done: dict[str, float] = {}
         self._look_at = 0.0
         self._stopped: dict[str, Activity] = {}
         self.why: str | None = None
@@ -78,29 +82,29 @@ class Limit:
         roots
             Keys of this round's calculations, by root.
         """
-        budget = self._run.config.budget
+        budget = self._budget
         if budget is None or self.why is not None or time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + WATCH_S
         launchers = {root: self._run.launcher(root) for root in roots}
-        activities = {root: launchers[root].look(keys) for root, keys in roots.items()}
-        used = self._spent
-        for root, found in activities.items():
+        under_way: dict[str, Activity] = {}
+        for root, keys in roots.items():
+            found = launchers[root].look([key for key in keys if key not in self._done])
             for key, activity in found.items():
-                done = activity.state is State.DONE
-                used += (
-                    _seconds(launchers[root].fetch(key).to_dict()) / HOUR_S
-                    if done
-                    else activity.core_hours
-                )
+                if activity.state is State.DONE:
+                    self._done[key] = _seconds(launchers[root].fetch(key).to_dict()) / HOUR_S
+                else:
+                    under_way[key] = activity
+        used = self._before + sum(self._done.values())
+        used += sum(activity.core_hours for activity in under_way.values())
         if used <= budget:
             return
         self.why = f"stopped: the budget of {hours(budget)} core-hours is used up"
         self._run.reporter.note(
             f"The budget of {hours(budget)} core-hours is used up: what runs is stopped."
         )
+        self._stopped = under_way
         for root, keys in roots.items():
-            self._stopped |= activities[root]
             launchers[root].cancel(keys)
 
     def refuse(self, roots: Mapping[Path, Sequence[str]], keys: Collection[str]) -> None:
@@ -108,7 +112,7 @@ class Limit:
         for root, names in roots.items():
             for key in names:
                 if key in keys:
-                    refuse(Calculation(root / key), self.why or "", self._stopped[key], ENDS_S)
+                    refuse(Calculation(root / key), self.why or "", self._stopped.get(key), ENDS_S)
 
 
 def statement(materials: list[Material], costs: list[Cost | None]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dft.calculation import Calculation
 from dft.execution import failed
 from dft.gate import judge, second_look
-from dft.locks import PATIENCE_S, try_lock_file
+from dft.locks import PATIENCE_S
 from screening.errors import UserError
 
 if TYPE_CHECKING:
@@ -132,12 +132,9 @@ def refuse(
     UserError
         It has not ended yet.
     """
-    with try_lock_file(calculation.lock_path, patience_s) as held:
-        if held is None:
-            raise UserError(f"Calculation {calculation.key} has not ended yet; repeat the command.")
-        if calculation.result_under_lock() is None:
-            seconds = (was.core_hours * 3600, was.running_s) if was else (0.0, 0.0)
-            output = failed(calculation, why)
-            output = dataclasses.replace(output, cpu_s=seconds[0], wall_s=seconds[1])
-            calculation.write_result(output)
+    output = failed(calculation, why)
+    if was is not None:
+        output = dataclasses.replace(output, cpu_s=was.core_hours * 3600, wall_s=was.running_s)
+    if not calculation.conclude(output, patience_s):
+        raise UserError(f"Calculation {calculation.key} has not ended yet; repeat the command.")
     calculation.cancelled_path.unlink(missing_ok=True)

@@ -105,6 +105,24 @@ class Prediction:
             np.concatenate([p.physical for p in parts]),
         )
 
+    @classmethod
+    def in_chunks(
+        cls,
+        predict: Callable[[slice], Prediction],
+        n: int,
+        members: int,
+        progress: Progress | None = None,
+    ) -> Prediction:
+        """Of n crystals, some at a time, so that memory does not grow with them."""
+        none = np.zeros((members, 0, 3, 3))
+        found = [cls(none, none, np.zeros(0), np.zeros(0, dtype=bool))]
+        for start in range(0, n, CRYSTALS_PER_CHUNK):
+            chunk = slice(start, min(start + CRYSTALS_PER_CHUNK, n))
+            found.append(predict(chunk))
+            if progress is not None:
+                progress("predicting", chunk.stop, n)
+        return cls.joined(found)
+
 
 @dataclass
 class Ensemble:
@@ -171,23 +189,16 @@ class Ensemble:
             If given, the ionic part of crystals that are small enough (``physics_effort``) is built
             on them; what is not in the cache is computed, at some seconds per crystal.
         """
-        found = []
-        for start in range(0, len(structures), CRYSTALS_PER_CHUNK):
-            chunk = slice(start, start + CRYSTALS_PER_CHUNK)
+
+        def some(chunk: slice) -> Prediction:
             gaps = None if band_gaps is None else band_gaps[chunk]
             own = structures[chunk]
             examples = self.examples(own, [functional] * len(own), cache, gaps)
             if force_constants is not None:
                 self.add_physics(examples, force_constants)
-            found.append(self.evaluate(examples))
-            if progress is not None:
-                done = min(start + CRYSTALS_PER_CHUNK, len(structures))
-                progress("predicting", done, len(structures))
-        return Prediction.joined(found) if found else self._nothing()
+            return self.evaluate(examples)
 
-    def _nothing(self) -> Prediction:
-        empty = np.zeros((self.settings.members, 0, 3, 3))
-        return Prediction(empty, empty, np.zeros(0), np.zeros(0, dtype=bool))
+        return Prediction.in_chunks(some, len(structures), self.settings.members, progress)
 
     @property
     def has_physics(self) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -40,26 +40,38 @@ def save(ensemble: Ensemble, directory: Path, *, half: bool = False) -> None:
             weights = part.state_dict()
             kept = {k: v.half() if half else v for k, v in weights.items()}
             tensors |= {f"{name}.{k}": v for k, v in kept.items()}
-    tensors |= {f"normalise.{k}": v for k, v in vars(ensemble.normalise).items()}
-    tensors |= {f"domain.{k}": v for k, v in vars(ensemble.domain).items()}
-    write(
-        directory,
-        tensors,
-        {
-            "settings": ensemble.settings.model_dump(),
-            "layout": asdict(ensemble.layout),
-            "training_hash": ensemble.training_hash,
-            "offset": ensemble.offset,
-            "calibration": ensemble.calibration.to_dict(),
-            "metrics": ensemble.metrics,
-        },
-    )
+    write(directory, ensemble, tensors, {"offset": ensemble.offset})
 
 
-def write(directory: Path, tensors: Tensors, manifest: dict[str, Any]) -> None:
+class Saved(Protocol):
+    """What every ensemble has beside its networks."""
+
+    settings: ModelSettings
+    layout: FeatureLayout
+    normalise: Normalisation
+    domain: Domain
+    calibration: Calibration
+    metrics: dict[str, Any]
+    training_hash: str
+
+
+def write(
+    directory: Path, ensemble: Saved, networks: Tensors, more: Mapping[str, Any] | None = None
+) -> None:
     """Write weights, then the manifest with format and digest."""
     from safetensors.torch import save as to_bytes
 
+    tensors = dict(networks)
+    tensors |= {f"normalise.{k}": v for k, v in vars(ensemble.normalise).items()}
+    tensors |= {f"domain.{k}": v for k, v in vars(ensemble.domain).items()}
+    manifest = {
+        "settings": ensemble.settings.model_dump(),
+        "layout": asdict(ensemble.layout),
+        "training_hash": ensemble.training_hash,
+        **(more or {}),
+        "calibration": ensemble.calibration.to_dict(),
+        "metrics": ensemble.metrics,
+    }
     with atomic_path(directory / "model.safetensors") as temporary:
         # Not with save_file, which hides from us that a disk is full.
         temporary.write_bytes(to_bytes({k: v.cpu().contiguous() for k, v in tensors.items()}))

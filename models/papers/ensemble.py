@@ -22,7 +22,7 @@ from models.calibration import Calibration
 from models.data import Normalisation
 from models.domain import Domain
 from models.encoder import FeatureLayout
-from models.ensemble import CRYSTALS_PER_CHUNK, Prediction, Progress, resolve_device
+from models.ensemble import Prediction, Progress, resolve_device
 from models.fitting import (
     FOLDS,
     composition_of,
@@ -92,15 +92,13 @@ class PaperEnsemble:
     ) -> Prediction:
         """Members' tensors; functional, band gaps and force constants make no difference."""
         del functional, band_gaps, force_constants
-        none = np.zeros((self.settings.members, 0, 3, 3))
-        found = [Prediction(none, none, np.zeros(0), np.zeros(0, dtype=bool))]
-        for start in range(0, len(structures), CRYSTALS_PER_CHUNK):
-            chunk = structures[start : start + CRYSTALS_PER_CHUNK]
-            examples = _examples(chunk, cache, self.layout)
-            found.append(self.finished(self.targets(self.graphs(chunk, cache), examples), examples))
-            if progress is not None:
-                progress("predicting", start + len(chunk), len(structures))
-        return Prediction.joined(found)
+
+        def some(chunk: slice) -> Prediction:
+            own = structures[chunk]
+            examples = _examples(own, cache, self.layout)
+            return self.finished(self.targets(self.graphs(own, cache), examples), examples)
+
+        return Prediction.in_chunks(some, len(structures), self.settings.members, progress)
 
     def graphs(self, structures: Sequence[Structure], cache: FeatureCache) -> list[Data]:
         """What the networks see of crystals; all of them see the same."""

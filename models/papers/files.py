@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,7 @@ def save_paper(ensemble: PaperEnsemble, directory: Path) -> None:
         for member, network in enumerate(networks):
             weights = network.state_dict()
             tensors |= {f"{part}.{member}.{k}": v for k, v in weights.items()}
-    tensors |= {f"normalise.{k}": v for k, v in vars(ensemble.normalise).items()}
-    tensors |= {f"domain.{k}": v for k, v in vars(ensemble.domain).items()}
-    write(
-        directory,
-        tensors,
-        {
-            "settings": ensemble.settings.model_dump(),
-            "layout": asdict(ensemble.layout),
-            "training_hash": ensemble.training_hash,
-            "calibration": ensemble.calibration.to_dict(),
-            "metrics": ensemble.metrics,
-        },
-    )
+    write(directory, ensemble, tensors)
 
 
 def load_paper(directory: Path) -> PaperEnsemble:

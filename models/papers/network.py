@@ -5,6 +5,7 @@ Shapes: a batch (torch_geometric's) of b crystals with n atoms and e edges in al
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from models.cache import FeatureCache
 
 
-class PaperNetwork(nn.Module):
+class PaperNetwork(nn.Module, ABC):
     """Base of the published models.
 
     The permittivity is mean·I + scale·``tensor(batch)``, with mean and scale of the training
@@ -35,13 +36,13 @@ class PaperNetwork(nn.Module):
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
 
+    @abstractmethod
     def graph(self, structure: Structure, cache: FeatureCache) -> Data:
         """What the model sees of a crystal."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tensor(self, batch: Data) -> Tensor:
         """The network's own output, symmetric (b, 3, 3), in the frame of each structure."""
-        raise NotImplementedError
 
     def prepare(self, graphs: Sequence[Data]) -> None:
         """Take from the training crystals what the network needs of them; by default nothing."""

@@ -33,7 +33,7 @@ from models.protocol.benchmark import (
 from models.protocol.card import write_card
 from models.protocol.splits import published_split
 from models.protocol.table import TensorTable
-from models.protocol.variants import Outcome, merits_of
+from models.protocol.variants import Outcome, without_error_bars
 from models.protocol.variants import variants as variants_of
 from models.protocol.violations import measured
 from models.shipped import shipped
@@ -103,15 +103,8 @@ class PaperVariant:
             "violations": self._violations(network, table, rows, device),
             **source,
         }
-        return Outcome(
-            {part: tensors},
-            {part: np.zeros(len(rows))},
-            {},
-            merits_of(tensors) if part == "static" else {},
-            np.zeros(len(rows), dtype=bool),
-            facts["seconds"],
-            facts["cpu_seconds"],
-            {part: facts},
+        return without_error_bars(
+            {part: tensors}, facts["seconds"], facts["cpu_seconds"], {part: facts}
         )
 
     def __call__(

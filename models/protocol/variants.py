@@ -124,17 +124,20 @@ def merits_of(static: Array) -> dict[str, Array]:
     return {"mean": mean_permittivity(static), "anisotropy": ratio}
 
 
-def _without_error_bars(central: dict[str, Array], seconds: float, cpu: float) -> Outcome:
-    static = central["static"]
-    none = np.zeros(len(static))
+def without_error_bars(
+    central: dict[str, Array], seconds: float, cpu: float, facts: dict[str, Any] | None = None
+) -> Outcome:
+    """The outcome of a model that predicts some parts, (n, 3, 3) each, and says no more."""
+    n = len(next(iter(central.values())))
     return Outcome(
         central,
-        dict.fromkeys(PARTS, none),
+        dict.fromkeys(central, np.zeros(n)),
         {},
-        merits_of(static),
-        np.zeros(len(static), dtype=bool),
+        merits_of(central["static"]) if "static" in central else {},
+        np.zeros(n, dtype=bool),
         seconds,
         cpu,
+        facts or {},
     )
 
 
@@ -146,7 +149,7 @@ def median(table: TensorTable, training: Indices, _: Indices, rows: Indices, see
         known = training[table.labelled(part)[training]]
         middle = float(np.median(mean_permittivity(table.truth(part)[known])))
         central[part] = np.tile(middle * np.eye(3), (len(rows), 1, 1))
-    return _without_error_bars(central, 0.0, 0.0)
+    return without_error_bars(central, 0.0, 0.0)
 
 
 def composition(
@@ -166,7 +169,7 @@ def composition(
         trees = ExtraTreesRegressor(300, min_samples_leaf=2, random_state=seed)
         found = np.exp(trees.fit(features[known], logs).predict(features[rows]))
         central[part] = found[:, None, None] * np.eye(3)
-    return _without_error_bars(central, time.perf_counter() - wall, time.process_time() - cpu)
+    return without_error_bars(central, time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def composition_features(structure: Any) -> Array:

@@ -163,6 +163,20 @@ class Bench:
         outputs = {key: self.calculation(key).result() for key in keys}
         return {key: output for key, output in outputs.items() if output is not None}
 
+    def slurm(self, **settings: Any) -> Any:
+        """A launcher on Slurm that looks often."""
+        from dft.slurm import SlurmLauncher
+        from dft.slurm_settings import SlurmLauncherSettings
+
+        quick = {"poll_s": 0.3, "settle_s": 0.5, "time": 600}
+        launcher = SlurmLauncher(self.root, SlurmLauncherSettings(**{**quick, **settings}))
+        self.launchers.append(launcher)
+        return launcher
+
+    def finish(self, launcher: Any, keys: Sequence[str], seconds: float = 240.0) -> None:
+        """Wait until all of them have results."""
+        self.wait(lambda: set(launcher.poll(keys).values()) == {State.DONE}, seconds)
+
     def wait(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
         give_up = time.monotonic() + seconds
         while not condition():

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +36,6 @@ def node_at_work(cluster: Any) -> None:
     cluster.revive_node()
 
 
-def launcher_of(bench: Any, **settings: Any) -> SlurmLauncher:
-    launcher = SlurmLauncher(bench.root, SlurmLauncherSettings(**{**QUICK, **settings}))
-    bench.launchers.append(launcher)
-    return launcher
-
-
-def finish(bench: Any, launcher: SlurmLauncher, keys: Sequence[str]) -> None:
-    bench.wait(lambda: set(launcher.poll(keys).values()) == {State.DONE}, PATIENCE_S)
-
-
 def job_ids(bench: Any) -> list[str | None]:
     paths = [*bench.root.glob(".jobs/open/*.json"), *bench.root.glob(".jobs/*/job.json")]
     return [json.loads(path.read_bytes())["job_id"] for path in paths]
@@ -64,7 +53,7 @@ def alone(bench: Any, launcher: SlurmLauncher, key: str) -> str:
 
 def test_packs_arrays_and_the_limit_on_jobs(bench: Any, many: list[KnownMaterial]) -> None:
     keys = bench.replay(many[:14])
-    launcher = launcher_of(bench, pack=3, at_once=2, array=2, max_jobs=3)
+    launcher = bench.slurm(pack=3, at_once=2, array=2, max_jobs=3)
     launcher.submit(keys)
     most = 0
     while set(launcher.poll(keys).values()) != {State.DONE}:
@@ -107,15 +96,15 @@ def test_a_crash_between_sbatch_and_its_number_is_harmless(
     """The record says "not submitted", and Slurm has the job: in the queue, at work, or done."""
     keys = bench.replay(many[:2], delay_s=1.0)
     for moment in (State.PENDING, State.RUNNING, State.DONE):
-        launcher = launcher_of(bench)
+        launcher = bench.slurm()
         launcher.submit(keys)
         while moment not in launcher.poll(keys).values():
             time.sleep(0.02)
         for path in bench.root.glob(".jobs/open/*.json"):
             record = json.loads(path.read_bytes())
             path.write_text(json.dumps({**record, "job_id": None, "submitted_at": None}))
-    launcher = launcher_of(bench)
-    finish(bench, launcher, keys)
+    launcher = bench.slurm()
+    bench.finish(launcher, keys)
     assert len(job_ids(bench)) == 2 and all(bench.names(k) == ["start", "end"] for k in keys)
 
 
@@ -134,15 +123,15 @@ def test_a_submission_outlives_who_submits(
     context = multiprocessing.get_context("fork")
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
-        process = context.Process(target=lambda: launcher_of(bench).submit([key]))
+        process = context.Process(target=lambda: bench.slurm().submit([key]))
         process.start()
         bench.wait(begun.exists)
         process.kill()
         process.join()
-    launcher = launcher_of(bench)
+    launcher = bench.slurm()
     launcher.submit([key])
     assert job_ids(bench) == [None], "nothing is done as long as the other sbatch runs"
-    finish(bench, launcher, [key])
+    bench.finish(launcher, [key])
     assert bench.names(key) == ["start", "end"]
     assert len(job_ids(bench)) == 1
 
@@ -153,9 +142,9 @@ def test_two_launchers_at_once(bench: Any, many: list[KnownMaterial]) -> None:
     context = multiprocessing.get_context("fork")
 
     def work(pack: int) -> None:
-        launcher = launcher_of(bench, pack=pack, array=2)
+        launcher = bench.slurm(pack=pack, array=2)
         launcher.submit(keys[:: -1 if pack == 2 else 1])
-        finish(bench, launcher, keys)
+        bench.finish(launcher, keys)
 
     workers = [context.Process(target=work, args=(pack,)) for pack in (2, 3)]
     for worker in workers:
@@ -171,7 +160,7 @@ def test_what_is_killed_is_knowingly_started_again(
     bench: Any, cluster: Any, many: list[KnownMaterial], who: str
 ) -> None:
     (key,) = bench.replay(many[:1], delay_s=3.0)
-    launcher = launcher_of(bench)
+    launcher = bench.slurm()
     job = alone(bench, launcher, key)
     handle = bench.calculation(key).handle()
     assert handle is not None and handle.attempt == 1 and handle.slot == f"{job}.0"
@@ -179,7 +168,7 @@ def test_what_is_killed_is_knowingly_started_again(
         cluster.fail_node()
     else:
         os.kill(handle.worker_pid if who == "job" else handle.pid, signal.SIGKILL)
-    finish(bench, launcher, [key])
+    bench.finish(launcher, [key])
     assert bench.names(key) == ["start", "start", "end"]
     assert bench.calculation(key).handle().attempt == 2
     assert launcher.fetch(key).error is None
@@ -189,9 +178,9 @@ def test_a_calculation_that_never_ends_is_given_up(
     bench: Any, stubs: Any, many: list[KnownMaterial]
 ) -> None:
     (key,) = bench.prepare(stubs.StubEngine("killed"), many[:1])
-    launcher = launcher_of(bench, attempts=2)
+    launcher = bench.slurm(attempts=2)
     launcher.submit([key])
-    finish(bench, launcher, [key])
+    bench.finish(launcher, [key])
     output = launcher.fetch(key)
     assert output.error is not None and "after 2 attempts" in output.error
     assert judge(many[0].material.structure, output).verdict is Verdict.ENGINE_ERROR
@@ -201,16 +190,16 @@ def test_cancelled_in_the_queue_is_reported_and_not_submitted_again(
     bench: Any, cluster: Any, many: list[KnownMaterial]
 ) -> None:
     running, other = bench.replay(many[:2], delay_s=1.0)
-    launcher = launcher_of(bench)
+    launcher = bench.slurm()
     job = alone(bench, launcher, running)
     cluster.ask(f"scancel {job}")
     bench.wait(lambda: launcher.poll([running])[running] is State.LOST, PATIENCE_S)
     assert "cancelled in the queue" in bench.calculation(running).cancelled_path.read_text()
     launcher.submit([other])
-    finish(bench, launcher, [other])
+    bench.finish(launcher, [other])
     assert launcher.poll([running])[running] is State.LOST and bench.names(running) == ["start"]
     launcher.submit([running])
-    finish(bench, launcher, [running])
+    bench.finish(launcher, [running])
     assert bench.names(running) == ["start", "start", "end"]
 
 
@@ -218,12 +207,12 @@ def test_cancelling_one_of_a_pack_leaves_the_others(
     bench: Any, cluster: Any, many: list[KnownMaterial]
 ) -> None:
     keys = bench.replay(many[:3], delay_s=3.0)
-    launcher = launcher_of(bench, pack=3, at_once=3)
+    launcher = bench.slurm(pack=3, at_once=3)
     launcher.submit(keys)
     bench.wait(lambda: launcher.poll(keys) and all(bench.names(k) for k in keys), PATIENCE_S)
     launcher.cancel(keys[:1])
     bench.wait(lambda: State.DONE in launcher.poll(keys).values(), PATIENCE_S)
-    finish(bench, launcher, keys[1:])
+    bench.finish(launcher, keys[1:])
     assert bench.calculation(keys[0]).result() is None and bench.names(keys[0]) == ["start"]
     assert launcher.poll(keys)[keys[0]] is State.LOST
     launcher.submit(keys)
@@ -234,15 +223,15 @@ def test_cancelling_one_of_a_pack_leaves_the_others(
 
 def test_a_result_cut_short_is_calculated_again(bench: Any, many: list[KnownMaterial]) -> None:
     (key,) = bench.replay(many[:1])
-    launcher = launcher_of(bench)
+    launcher = bench.slurm()
     launcher.submit([key])
-    finish(bench, launcher, [key])
+    bench.finish(launcher, [key])
     result = bench.calculation(key).result_path
     whole = result.read_text()
     result.write_text(whole[: len(whole) // 2])
-    launcher = launcher_of(bench)
+    launcher = bench.slurm()
     launcher.submit([key])
-    finish(bench, launcher, [key])
+    bench.finish(launcher, [key])
     assert bench.names(key) == ["start", "end"] * 2 and launcher.fetch(key).error is None
 
 
@@ -250,12 +239,12 @@ def test_slurm_that_does_not_answer_is_waited_for(
     bench: Any, cluster: Any, many: list[KnownMaterial]
 ) -> None:
     keys = bench.replay(many[:3], delay_s=0.5)
-    launcher = launcher_of(bench, max_jobs=2)
+    launcher = bench.slurm(max_jobs=2)
     launcher.submit(keys)
     cluster.end("slurmctld", signal.SIGKILL)
-    states = launcher_of(bench).poll(keys)
+    states = bench.slurm().poll(keys)
     assert State.LOST not in states.values()
-    impatient = launcher_of(bench, patience_s=0.01)
+    impatient = bench.slurm(patience_s=0.01)
     with pytest.raises(UserError, match=r"Slurm has not answered .* nothing is lost"):
         bench.wait(lambda: impatient.poll(keys) and False, PATIENCE_S)
     cluster.start("slurmctld")
@@ -284,15 +273,15 @@ def test_what_slurm_refuses_is_one_sentence(
     bench: Any, many: list[KnownMaterial], settings: dict[str, Any], words: str
 ) -> None:
     (key,) = bench.replay(many[:1])
-    launcher = launcher_of(bench, **settings)
+    launcher = bench.slurm(**settings)
     with pytest.raises(UserError, match=words) as caught:
         launcher.submit([key])
         bench.wait(lambda: launcher.poll([key]) and False, PATIENCE_S)
     assert re.fullmatch(r"[^\n]+\.", str(caught.value))
     assert bench.calculation(key).state() is State.PENDING and not bench.names(key)
-    corrected = launcher_of(bench)
+    corrected = bench.slurm()
     corrected.submit([key])
-    finish(bench, corrected, [key])
+    bench.finish(corrected, [key])
     assert bench.names(key) == ["start", "end"]
 
 
@@ -305,7 +294,7 @@ def test_a_job_that_its_node_turned_away_was_not_cancelled_by_anybody(
     """
     keys = bench.replay(many[:2])
     waited, turned_away = keys
-    launcher = launcher_of(bench, settle_s=0)
+    launcher = bench.slurm(settle_s=0)
     ended = {}
     for key, job, node in ((waited, "990001", "None assigned"), (turned_away, "990002", "vm")):
         one = launcher.allocations.create([[key]], 1, Plan([[key]], 1, 4, None))
@@ -354,7 +343,7 @@ def test_full_scratch(
 ) -> None:
     bench.root = small_scratch / "calculations"
     (key,) = bench.replay(many[:1], delay_s=0.5)
-    launcher = launcher_of(bench)
+    launcher = bench.slurm()
     launcher.submit([key])
     bench.wait(lambda: bench.names(key), PATIENCE_S)
     ballast = small_scratch / "ballast"
@@ -366,9 +355,9 @@ def test_full_scratch(
         bench.wait(lambda: launcher.poll([key])[key] is State.DONE, PATIENCE_S)
     assert bench.calculation(key).result() is None
     ballast.unlink()
-    again = launcher_of(bench)
+    again = bench.slurm()
     again.submit([key])
-    finish(bench, again, [key])
+    bench.finish(again, [key])
     assert bench.names(key).count("start") == 2, "retried, because the first answer was lost"
 
 

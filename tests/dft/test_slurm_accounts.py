@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dft.calculation import State
-from dft.slurm import SlurmLauncher
-from dft.slurm_settings import SlurmLauncherSettings
 from screening.errors import UserError
 from screening.material import KnownMaterial
 
@@ -42,20 +40,9 @@ def at_this_cluster(accounts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, accounts.environment[name])
 
 
-def launcher_of(bench: Any, **settings: Any) -> SlurmLauncher:
-    quick = {"poll_s": 0.3, "settle_s": 0.5, "time": 600, "account": "chem"}
-    launcher = SlurmLauncher(bench.root, SlurmLauncherSettings(**{**quick, **settings}))
-    bench.launchers.append(launcher)
-    return launcher
-
-
-def finish(bench: Any, launcher: SlurmLauncher, keys: Sequence[str]) -> None:
-    bench.wait(lambda: set(launcher.poll(keys).values()) == {State.DONE}, PATIENCE_S)
-
-
 def test_an_account_over_its_limit(bench: Any, accounts: Any, many: list[KnownMaterial]) -> None:
     keys = bench.replay(many[:2])
-    launcher = launcher_of(bench, account="one", max_jobs=2, settle_s=3)
+    launcher = bench.slurm(account="one", max_jobs=2, settle_s=3)
     colleague = accounts.ask("sbatch --parsable -A one -o none --wrap 'sleep 600'").strip()
     with pytest.raises(UserError, match=r"takes no further job .*launcher\.account") as caught:
         launcher.submit(keys)
@@ -65,7 +52,7 @@ def test_an_account_over_its_limit(bench: Any, accounts: Any, many: list[KnownMa
     bench.wait(lambda: not accounts.ask("squeue -h -t PD,R,CG"), PATIENCE_S)
     launcher.submit(keys)
     assert launcher.poll(keys)[keys[1]] is State.PENDING, "waits for our own job to end"
-    finish(bench, launcher, keys)
+    bench.finish(launcher, keys)
     assert all(bench.names(key) == ["start", "end"] for key in keys)
 
 
@@ -84,15 +71,15 @@ def test_what_an_account_may_not_do(
     bench: Any, accounts: Any, many: list[KnownMaterial], account: str, words: str
 ) -> None:
     (key,) = bench.replay(many[:1])
-    launcher = launcher_of(bench, account=account)
+    launcher = bench.slurm(account=account)
     with pytest.raises(UserError, match=words) as caught:
         launcher.submit([key])
         bench.wait(lambda: launcher.poll([key]) and False, PATIENCE_S)
     assert re.fullmatch(r"[^\n]+\.", str(caught.value))
     bench.wait(lambda: not accounts.ask("squeue -h -t PD,R,CG"), PATIENCE_S)
-    corrected = launcher_of(bench)
+    corrected = bench.slurm(account="chem")
     corrected.submit([key])
-    finish(bench, corrected, [key])
+    bench.finish(corrected, [key])
     assert bench.names(key) == ["start", "end"]
 
 
@@ -102,9 +89,9 @@ def test_what_left_the_queue_is_looked_up_in_the_accounts(
     """The controller has forgotten its jobs; nobody was watching when they ended."""
     keys = bench.replay(many[:3], delay_s=2.0)
     lost, cancelled, waiting = keys
-    launcher = launcher_of(bench)
+    launcher = bench.slurm(account="chem")
     launcher.submit([lost, cancelled])
-    later = launcher_of(bench, options=("--begin=now+1hour",))
+    later = bench.slurm(account="chem", options=("--begin=now+1hour",))
     later.submit([waiting])
     bench.wait(lambda: all(bench.names(key) for key in (lost, cancelled)), PATIENCE_S)
     jobs = {}
