@@ -29,6 +29,7 @@ from typing import Self
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 PATIENCE_S = 30.0
+TEND_S = 5.0
 
 CONFIGURATION = """\
 ClusterName=screen
@@ -140,6 +141,7 @@ class Cluster:
         kept = WITH_ACCOUNTS.format(port=ports[2], home=self.home) if accounts else WITHOUT_ACCOUNTS
         self._values["extra"] = "\n".join([kept, *extra])
         self._accounts = accounts
+        self._tended = 0.0
         self.configuration = self.home / "slurm.conf"
 
     @property
@@ -206,13 +208,25 @@ class Cluster:
         resume = f"scontrol update nodename={self.host} state=idle"
         self.wait(lambda: self.ask(resume, check=False) is not None and self._is_up())
 
-    def revive_node(self) -> None:
-        """Have a node work again that Slurm has set aside, as its administrator would.
+    def tend(self) -> None:
+        """What the administrator, and Slurm itself every few minutes, do for a node.
 
-        A controller that was killed may give the number of a running job to another one.
+        A controller that was killed may give the number of a running job to another one, and sets
+        the node aside for it: this has it work again. And it may believe in jobs that the node
+        does not have, until the node reports what it runs (every 20th ping, 400 s with our
+        settings): this has it report when a job lasts longer than a minute.
+
+        To be called often: it does something every few seconds.
         """
+        if time.monotonic() - self._tended < TEND_S:
+            return
+        self._tended = time.monotonic()
         if self.ask("sinfo -h -o %t", check=False).startswith("dr"):
             self.ask(f"scontrol update nodename={self.host} state=resume", check=False)
+        lasted = self.ask("squeue -h -t R -o %M", check=False).split()
+        if any(not text.startswith("0:") for text in lasted):
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int((self.home / "slurmd.pid").read_text()), signal.SIGHUP)
 
     def _is_up(self) -> bool:
         return self.ask("sinfo -h -o %t").split()[0] in ("idle", "mix", "alloc")

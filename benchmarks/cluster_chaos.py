@@ -319,6 +319,8 @@ def fill_scratch(run: Run, flow: Any) -> None:
 
 
 def spoil_results(run: Run, flow: Any) -> None:
+    from dft.locks import is_locked
+
     if run.report.disturbances:
         return
     if run.until(flow, lambda: list(run.place.home.glob("campaigns/*/calculations/*/result.json"))):
@@ -326,6 +328,9 @@ def spoil_results(run: Run, flow: Any) -> None:
         flow.kill()
         flow.join()
         for path in run.place.home.glob("campaigns/*/calculations/*/result.json"):
+            # A worker that does not find the result it has just written takes it for a failure.
+            if is_locked(path.with_name(".lock")):
+                continue
             run.hit()
             run.destroyed[path.parent.name] += 1
             if run.rng.random() < 0.5:
@@ -514,11 +519,8 @@ def run_all(
     waiting = [(scenarios[i % len(scenarios)], seed + i // len(scenarios)) for i in range(runs)]
     working: dict[int, tuple[Any, Path]] = {}
     number = 0
-    looked = time.monotonic()
     while waiting or working:
-        if time.monotonic() - looked > 5:
-            looked = time.monotonic()
-            cluster.revive_node()
+        cluster.tend()
         while waiting and len(working) < at_once:
             scenario, own = waiting.pop(0)
             number += 1

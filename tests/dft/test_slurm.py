@@ -33,7 +33,7 @@ PATIENCE_S = 240.0
 @pytest.fixture
 def node_at_work(cluster: Any) -> None:
     """Slurm as it should be: a killed controller may have left the node drained."""
-    cluster.revive_node()
+    cluster.tend()
 
 
 def job_ids(bench: Any) -> list[str | None]:
@@ -250,7 +250,7 @@ def test_slurm_that_does_not_answer_is_waited_for(
     cluster.start("slurmctld")
     # What it had not saved it has forgotten; the node may need its administrator.
     cluster.wait(
-        lambda: cluster.revive_node() or set(launcher.poll(keys).values()) == {State.DONE},
+        lambda: cluster.tend() or set(launcher.poll(keys).values()) == {State.DONE},
         PATIENCE_S,
     )
     assert all(bench.names(key) == ["start", "end"] for key in keys)

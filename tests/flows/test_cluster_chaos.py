@@ -28,7 +28,8 @@ def test_disturbed_campaigns_end_like_undisturbed_ones(cluster: Any) -> None:
     if reason := missing():
         pytest.skip(reason)
     scenarios = ("everything", "half-written", "ssh")
-    out = run("cluster_chaos.py", "--runs", "3", "--batch", "4", "--only", *scenarios)
+    out = run("cluster_chaos.py", "--runs", "3", "--batch", "4", "--at-once", "1", "--only",
+              *scenarios)  # fmt: skip
     rows = [line for line in out.splitlines() if line.endswith("as undisturbed")]
     assert len(rows) == 3 and "| all | 3 |" in out, out
 
