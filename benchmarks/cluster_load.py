@@ -19,8 +19,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from chaos_campaign import predictions, preload
 from cluster import Cluster, missing
-from cluster_chaos import predictions, preload
 from shared_ledger import timed
 
 LEDGER = (

@@ -34,8 +34,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chaos_campaign import predictions, preload
 from cluster import free_ports
-from cluster_chaos import predictions, preload
 
 PATIENCE_S = 600.0
 CLONE_NEWNS = 0x20000

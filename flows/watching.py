@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dft.activity import Activity
 from dft.calculation import State
 from dft.launcher import Launcher, make_launcher
+from flows.bill import spent_core_hours
 from flows.config import Campaign, recorded_campaign
 from screening.errors import UserError
 
@@ -88,8 +89,7 @@ class Watch:
         watched = self.calculations()
         table = self.ledger.calculations(self.name)
         finished = table[table["wall_s"].notna() & ~table["shared"]]
-        cores = max((w.activity.cores for w in watched), default=_cores(self.config))
-        spent = float(finished["wall_s"].sum()) * cores / 3600
+        spent = spent_core_hours(self.ledger, self.name)
         usual = [float(s) for s in finished["wall_s"] if s > 0]
         left = None if not usual else self._left(watched, statistics.median(usual))
         return {
@@ -116,11 +116,6 @@ class Watch:
 def _elsewhere(record: CalculationRecord) -> Activity:
     since = "" if record.submitted_at is None else record.submitted_at.isoformat()
     return Activity(State.PENDING, f"elsewhere ({record.handle or 'nobody has it'})", since)
-
-
-def _cores(config: Campaign) -> float:
-    values: Mapping[str, Any] = config.launcher.model_dump()
-    return float(values.get("cores", 1) * values.get("nodes", 1) / values.get("at_once", 1))
 
 
 def _parallel(config: Campaign) -> float:

@@ -11,6 +11,7 @@ import pytest
 
 from flows.bill import spent_core_hours
 from flows.config import build_campaign
+from flows.watching import Watch
 from screening.errors import UserError
 
 Ledgers = Callable[[Path], Any]
@@ -55,6 +56,8 @@ def test_a_budget_ends_a_campaign_before_it_is_exceeded(
     assert lines and all("may take 0.02." in line for line in lines)
     ledger = ledger_of(tmp_path)
     assert spent_core_hours(ledger, "high-k") == pytest.approx(5 * RECORDED_H)
+    # What is watched and what the budget counts are the same.
+    assert Watch(ledger, "high-k").summary()["core_hours"] == pytest.approx(5 * RECORDED_H)
     events = ledger.events("high-k")
     assert "budget" in set(events["kind"])
     again = screen(tmp_path, "resume high-k --json")
