@@ -10,7 +10,7 @@ crystals as they were given, reduced by their symmetry: what a screening reads a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from models.crystal import Crystal
 from screening.io import atomic_write, cache_directory, stable_hash
+from screening.progress import Progress
 from screening.symmetry import Cell, cell_of, primitive_cell
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 Features = NDArray[np.float16]
 Reduced = tuple[Crystal, Features]
 """A crystal and the features (r, width) of its representatives."""
-Progress = Callable[[int, int], None]
 
 DIGEST_BYTES = 16
 FORMAT = 1

@@ -27,6 +27,7 @@ from models.readout import Dropout, Readout, Width
 from models.settings import FUNCTIONALS, ModelSettings
 from models.targets import FLOOR, electronic_from_target, from_target
 from screening.errors import UserError
+from screening.progress import NamedProgress, Progress
 from screening.symmetry import project
 from screening.tensors import mean_permittivity
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
-Progress = Callable[[str, int, int], None]
 
 LATENT = Width(scalars=128, vectors=64, tensors=64)
 LATENT_BORN = Width(scalars=64, vectors=32, tensors=32)
@@ -111,7 +111,7 @@ class Prediction:
         predict: Callable[[slice], Prediction],
         n: int,
         members: int,
-        progress: Progress | None = None,
+        progress: NamedProgress | None = None,
     ) -> Prediction:
         """Of n crystals, some at a time, so that memory does not grow with them."""
         none = np.zeros((members, 0, 3, 3))
@@ -157,7 +157,7 @@ class Ensemble:
         functionals: Sequence[str],
         cache: FeatureCache,
         band_gaps: Sequence[float | None] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Examples:
         """Crystals as this ensemble wants them; one functional and one band gap (eV) each."""
         gaps = band_gaps if band_gaps is not None and self.settings.band_gap else None
@@ -175,7 +175,7 @@ class Ensemble:
         structures: Sequence[Structure],
         functional: str,
         cache: FeatureCache,
-        progress: Progress | None = None,
+        progress: NamedProgress | None = None,
         band_gaps: Sequence[float | None] | None = None,
         force_constants: ForceConstantCache | None = None,
     ) -> Prediction:
@@ -209,7 +209,7 @@ class Ensemble:
         self,
         examples: Examples,
         cache: ForceConstantCache,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         """Give crystals that are small enough their physical estimate."""
         easy = examples.within(self.settings.physics_effort)

@@ -24,7 +24,6 @@ from models.ensemble import (
     LATENT_BORN,
     Ensemble,
     Prediction,
-    Progress,
     resolve_device,
 )
 from models.inputs import N_CONTEXT, PHYSICS, Examples
@@ -37,6 +36,7 @@ from models.training import train
 from screening.errors import UserError
 from screening.io import stable_hash
 from screening.material import KnownMaterial
+from screening.progress import NamedProgress, Progress
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -54,7 +54,7 @@ def fit(
     settings: ModelSettings,
     seed: int,
     cache: FeatureCache,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
     held_out: Callable[[KnownMaterial], bool] | None = None,
 ) -> Ensemble:
     """Train on materials with at least one known part, or the mean of one.
@@ -92,7 +92,7 @@ class _Fit:
         settings: ModelSettings,
         seed: int,
         cache: FeatureCache,
-        progress: Progress | None,
+        progress: NamedProgress | None,
         held_out: Callable[[KnownMaterial], bool] | None,
     ) -> None:
         self.known, self.settings, self.seed, self.progress = known, settings, seed, progress
@@ -310,8 +310,8 @@ def _mean_targets(labels: Labels, rows: Indices) -> list[float]:
     return [float(x) for x in means]
 
 
-def labelled(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    """Progress that says what is being done."""
+def labelled(progress: NamedProgress | None, what: str) -> Progress | None:
+    """NamedProgress that says what is being done."""
     if progress is None:
         return None
     return lambda done, total: progress(what, done, total)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from models.data import Inputs, Normalisation, Rows
 from models.force_constants import effort
 from models.physics import Modes, estimate, largest_mean
 from models.targets import to_target
+from screening.progress import Progress
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from models.encoder import FeatureLayout
 
 Array = NDArray[np.float64]
-Progress = Callable[[int, int], None]
 
 GAP = slice(1, 4)
 """Columns of the context: whether the band gap is known, and what it is."""

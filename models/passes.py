@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.cache import FeatureCache, ForceConstantCache
-from models.ensemble import Prediction, Progress
+from models.ensemble import Prediction
 from models.predictor import Predictor
+from screening.progress import NamedProgress
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -25,7 +26,7 @@ def in_two_passes(
     functional: str,
     cache: FeatureCache,
     best: Callable[[Prediction], Indices],
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> Prediction:
     """Members' tensors of all crystals.
 

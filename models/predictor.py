@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from models import files, fitting
-from models.ensemble import Ensemble, Prediction, Progress
+from models.ensemble import Ensemble, Prediction
 from models.papers.names import OURS
+from screening.progress import NamedProgress
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -42,7 +43,7 @@ class Predictor(Protocol):
         structures: Sequence[Structure],
         functional: str,
         cache: FeatureCache,
-        progress: Progress | None = None,
+        progress: NamedProgress | None = None,
         band_gaps: Sequence[float | None] | None = None,
         force_constants: ForceConstantCache | None = None,
     ) -> Prediction:
@@ -55,7 +56,7 @@ def fit(
     settings: ModelSettings,
     seed: int,
     cache: FeatureCache,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
     held_out: Callable[[KnownMaterial], bool] | None = None,
 ) -> Predictor:
     """Train the model that ``settings`` name; see :func:`models.fitting.fit`."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.cache import FeatureCache
-from models.ensemble import Progress
 from models.fitting import training_hash
 from models.predictor import Predictor, fit, load, save
 from models.settings import ModelSettings
 from screening.errors import UserError
 from screening.material import KnownMaterial
+from screening.progress import NamedProgress
 
 
 def fit_or_reuse(
@@ -20,7 +20,7 @@ def fit_or_reuse(
     seed: int,
     cache: FeatureCache,
     directory: Path,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> Predictor:
     """An ensemble trained on ``known``, saved in ``directory``.
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from models.readout import Dropout
 from models.settings import ModelSettings
+from screening.progress import Progress
 
-Progress = Callable[[int, int], None]
 Loss = Callable[[NDArray[np.int64], Dropout], Tensor]
 """Crystals (m, b) → mean loss of each member (m,)."""
 

@@ -11,10 +11,10 @@ from screening.errors import UserError
 from screening.hydrogen import lacks_hydrogen
 from screening.identity import CrystalIndex
 from screening.material import Material
+from screening.progress import NamedProgress
 from screening.settings import FilterSettings
 from screening.tasks import Task
 
-Progress = Callable[[str, int, int], None]
 Test = Callable[[Material], bool]
 
 
@@ -55,7 +55,7 @@ def filter_candidates(
     settings: FilterSettings,
     elements: Mapping[str, Collection[str]],
     known: Sequence[Material],
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> Pool:
     """Apply all filters, cheap ones first.
 

@@ -12,10 +12,10 @@ from pydantic import SecretStr
 
 from screening.io import cache_directory
 from screening.material import KnownMaterial, Material
+from screening.progress import NamedProgress
 
 T = TypeVar("T")
 
-Progress = Callable[[str, int, int], None]
 KeyProvider = Callable[[], SecretStr | None]
 
 EXAMPLES = 3
@@ -51,7 +51,7 @@ class PullContext:
     """
 
     key: KeyProvider = _no_key
-    progress: Progress = _no_progress
+    progress: NamedProgress = _no_progress
     note: Callable[[str], None] = _no_note
     cache: Path = field(default_factory=cache_directory)
     pinned: dict[str, str] = field(default_factory=dict)

@@ -22,7 +22,7 @@ from models.calibration import Calibration
 from models.data import Normalisation
 from models.domain import Domain
 from models.encoder import FeatureLayout
-from models.ensemble import Prediction, Progress, resolve_device
+from models.ensemble import Prediction, resolve_device
 from models.fitting import (
     FOLDS,
     composition_of,
@@ -43,6 +43,7 @@ from models.settings import FUNCTIONALS, ModelSettings
 from models.splits import split_by_group
 from models.targets import electronic_from_target, electronic_target, from_target, to_target
 from screening.material import KnownMaterial
+from screening.progress import NamedProgress, Progress
 from screening.symmetry import project
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class PaperEnsemble:
         structures: Sequence[Structure],
         functional: str,
         cache: FeatureCache,
-        progress: Progress | None = None,
+        progress: NamedProgress | None = None,
         band_gaps: Sequence[float | None] | None = None,
         force_constants: ForceConstantCache | None = None,
     ) -> Prediction:
@@ -136,7 +137,7 @@ def fit_paper(
     settings: ModelSettings,
     seed: int,
     cache: FeatureCache,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
     held_out: Callable[[KnownMaterial], bool] | None = None,
 ) -> PaperEnsemble:
     """Like :func:`models.fitting.fit`, for a published model.
@@ -199,7 +200,7 @@ def _networks(
     settings: ModelSettings,
     seed: int,
     cache: FeatureCache,
-    progress: Progress | None,
+    progress: NamedProgress | None,
 ) -> tuple[dict[str, list[PaperNetwork]], float]:
     """Part → a network per member, which leaves out its own tenth and stops by it; seconds."""
     choice, device = parse(settings.name), resolve_device(settings.device)
@@ -239,7 +240,7 @@ def _examples(
     structures: Sequence[Structure],
     cache: FeatureCache,
     layout: FeatureLayout,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Examples:
     functionals = np.full(len(structures), FUNCTIONALS.index("PBE"))
     return Examples.of(structures, functionals, [None] * len(structures), cache, layout, progress)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from models.papers.recipes import PRETRAINING
 from models.papers.training import Budget, train
 from screening.errors import UserError
 from screening.io import atomic_path, atomic_write
+from screening.progress import Progress
 from screening.symmetry import Cell
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def pretrain(
     budget: Budget,
     seed: int,
     device: torch.device,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Fit a GoeCTP network's energy output to formation energies (eV/atom).
 

@@ -18,10 +18,10 @@ from torch_geometric.data import Batch, Data
 from models.papers.network import PaperNetwork
 from models.papers.recipes import Recipe
 from models.training import PRECISION
+from screening.progress import Progress
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
-Progress = Callable[[int, int], None]
 
 HUBER = 1.0
 """Error in the label's unit at which the Huber loss becomes linear."""

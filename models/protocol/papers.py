@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ from models.protocol.variants import variants as variants_of
 from models.protocol.violations import measured
 from models.shipped import shipped
 from screening.io import atomic_write
+from screening.progress import NamedProgress
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class PaperVariant:
     name: str
     cache: FeatureCache
     budget: Budget
-    progress: Progress | None = None
+    progress: NamedProgress | None = None
 
     def part(
         self,

@@ -17,12 +17,12 @@ from models.fitting import composition_of, fit
 from models.protocol.table import TensorTable
 from models.settings import ModelSettings
 from screening.errors import UserError
+from screening.progress import NamedProgress
 from screening.tasks import get_task
 from screening.tensors import mean_permittivity
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class EnsembleVariant:
 
     settings: ModelSettings
     cache: FeatureCache
-    progress: Progress | None = None
+    progress: NamedProgress | None = None
     with_means: bool = False
 
     def trained(
@@ -197,7 +197,7 @@ def _element(symbol: str) -> list[float]:
     return [float(n) if n is not None and np.isfinite(float(n)) else 0.0 for n in numbers]
 
 
-def variants(cache: FeatureCache, progress: Progress | None = None) -> dict[str, Variant]:
+def variants(cache: FeatureCache, progress: NamedProgress | None = None) -> dict[str, Variant]:
     """Every predictor that ``screen benchmark`` knows, by name."""
     ours = ModelSettings(encoder=cache.encoder_name)
 
