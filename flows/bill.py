@@ -135,12 +135,8 @@ def announce(engine: Engine, materials: list[Material]) -> str:
 def spent_core_hours(ledger: Ledger, campaign: str) -> float:
     """What the campaign's own calculations took; those of others that it shares cost it nothing."""
     table = ledger.calculations(campaign)
-    own: dict[str, Any] = {}
-    for key in dict.fromkeys(table.loc[~table["shared"], "key"]):
-        record = ledger.calculation(str(key))
-        if record is not None and record.output is not None:
-            own[str(key)] = record.output
-    return sum(_seconds(output) for output in own.values()) / HOUR_S
+    own = ledger.records(table.loc[~table["shared"], "key"]).values()
+    return sum(_seconds(record.output) for record in own if record.output is not None) / HOUR_S
 
 
 def _seconds(output: dict[str, Any]) -> float:

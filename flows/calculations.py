@@ -105,8 +105,8 @@ def note_foreign(run: CampaignRun, foreign: dict[str, str]) -> None:
 
 def cancelled(run: CampaignRun, keys: Sequence[str]) -> UserError:
     """The sentence for calculations that nobody runs any more because a person said so."""
-    records = [run.ledger.calculation(key) for key in keys]
-    names = ", ".join(f"{r.material.formula} {r.key[:8]}" for r in records if r is not None)
+    records = run.ledger.records(keys).values()
+    names = ", ".join(f"{r.material.formula} {r.key[:8]}" for r in records)
     name = run.config.name
     return UserError(
         f"Cancelled and not calculated again by itself: {names}; have them calculated with "

@@ -135,9 +135,8 @@ class CampaignRun:
             self.ledger.calculations(name)
             for name in predecessors(self.config.follows, self.ledger)
         ]
-        keys = dict.fromkeys(str(key) for table in tables for key in table["key"])
-        records = [self.ledger.calculation(key) for key in keys]
-        return [record.material for record in records if record is not None]
+        keys = [str(key) for table in tables for key in table["key"]]
+        return [record.material for record in self.ledger.records(keys).values()]
 
     @functools.cached_property
     def engine(self) -> Engine:

@@ -144,8 +144,8 @@ class Encoder:
                     f"of {'-'.join(sorted(symbols.values()))}; leave that material out."
                 )
 
-    @torch.no_grad()
-    def _encode_batch(self, cells: Sequence[Cell]) -> list[NDArray[np.float32]]:
+    def rows(self, cells: Sequence[Cell]) -> torch.Tensor:
+        """Features of all atoms of some crystals, (atoms, ``layout.width``); gradients pass."""
         inputs = stack([Graph(cell, self.cutoff, self.device) for cell in cells])
         plain, inverted = (
             self._layers({**inputs, "edge_vec": sign * inputs["edge_vec"]}) for sign in (1.0, -1.0)
@@ -156,7 +156,11 @@ class Encoder:
                        if l in a], dim=1)
             for l in range(3)
         ]  # fmt: skip
-        rows = torch.cat(parts, dim=1).cpu().numpy()
+        return torch.cat(parts, dim=1)
+
+    @torch.no_grad()
+    def _encode_batch(self, cells: Sequence[Cell]) -> list[NDArray[np.float32]]:
+        rows = self.rows(cells).cpu().numpy()
         return np.split(rows, np.cumsum([len(cell[2]) for cell in cells])[:-1])
 
     def _layers(self, inputs: dict[str, torch.Tensor]) -> list[dict[int, torch.Tensor]]:

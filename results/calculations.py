@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -151,10 +151,15 @@ class CalculationLedger(ClaimLedger):
 
     def calculation(self, key: str) -> CalculationRecord | None:
         """The calculation with that key, if there is one."""
+        return self.records([key]).get(key)
+
+    def records(self, keys: Iterable[str]) -> dict[str, CalculationRecord]:
+        """Calculations by key, in the order of the keys; those that do not exist are left out."""
+        wanted = list(dict.fromkeys(keys))
         with self._database.reading() as connection:
-            statement = _records().where(t.Calculation.key == key)
-            row = connection.execute(statement).one_or_none()
-            return None if row is None else _record(row)
+            statement = _records().where(t.Calculation.key.in_(wanted))
+            found = {row.key: _record(row) for row in connection.execute(statement)}
+        return {key: found[key] for key in wanted if key in found}
 
     def pending(self, campaign: str) -> list[CalculationRecord]:
         """Calculations that a campaign waits for, by round and rank.

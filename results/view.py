@@ -187,14 +187,10 @@ class CampaignView:
             calculations=ledger.calculations(name),
             origin=_origin(ledger, name),
         )
-        structures, engines = {}, {}
-        for i, key in enumerate(view.validated["key"]):
-            calculation = ledger.calculation(key)
-            assert calculation is not None, "the view has just read it"
-            engines[key] = str((calculation.output or {}).get("engine_version", ""))
-            if i < PICTURED:
-                material = calculation.material
-                structures[material.structure_hash] = material.structure
+        validated = ledger.records(view.validated["key"])
+        engines = {k: str((r.output or {}).get("engine_version", "")) for k, r in validated.items()}
+        pictured = [record.material for record in list(validated.values())[:PICTURED]]
+        structures = {material.structure_hash: material.structure for material in pictured}
         return replace(view, structures=structures, engine_versions=engines)
 
     @property

@@ -337,6 +337,8 @@ def test_result_needs_a_calculation_and_whole_tensors(ledger: Ledger, samples: A
     record = ledger.calculation(planned.key)
     assert record is not None and record.status == "planned"
     assert ledger.calculation("nonsense") is None
+    assert list(ledger.records(["nonsense", planned.key, planned.key])) == [planned.key]
+    assert ledger.records([]) == {}
 
 
 def test_what_a_crashed_engine_prints_is_kept(ledger: Ledger, samples: Any) -> None:
