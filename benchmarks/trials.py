@@ -1,11 +1,14 @@
-"""Would it help to train the potential's last layer as well? A trial on small crystals.
+"""Two changes to the readout, tried on small crystals of a published split.
 
-One readout, structure alone, is trained on frozen features of the training crystals of a published
-split with at most so many atoms. From there it is trained on twice, with the same crystals, order
-and learning rates: with the features frozen, and with the weights of the potential's last layer
-free. Both are tested on the split's test crystals of that size.
+``attention``: each atom weighs the potential's layers by itself before they are mixed. Readouts
+with and without, structure alone, are trained from several seeds on the training crystals with at
+most so many atoms, and tested on such test crystals.
 
-    SCREEN_DATA=../shared/data python benchmarks/fine_tuning.py --atoms 8 --passes 6
+``last-layer``: from the first of those readouts training goes on twice, with the same crystals,
+order and learning rates: with the features frozen, and with the weights of the potential's last
+layer free.
+
+    SCREEN_DATA=../shared/data python benchmarks/trials.py attention last-layer --atoms 6
 """
 
 from __future__ import annotations
@@ -15,13 +18,14 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from models.cache import FeatureCache
 from models.data import Inputs, Normalisation, Rows
@@ -95,6 +99,10 @@ Features = Callable[[Crystals, np.ndarray], torch.Tensor]
 """Crystals and which of them → features of all their atoms."""
 
 
+Errors = dict[str, dict[str, np.ndarray]]
+"""Part → metric → error of each test crystal."""
+
+
 def frozen(crystals: Crystals, index: np.ndarray) -> torch.Tensor:
     return torch.cat([crystals.frozen[i] for i in index])
 
@@ -104,20 +112,53 @@ def through(encoder: Encoder) -> Features:
     return lambda crystals, index: encoder.rows([crystals.cells[i] for i in index])
 
 
+class Attention(nn.Module):
+    """Features of all layers, those of each layer times a weight that the atom gives it."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        slices = encoder._slices
+        self.score = nn.Linear(encoder.layout.scalars, len(slices))
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+        self.layer_of = [
+            torch.tensor([k for k, own in enumerate(slices) if l in own for _ in range(own[l][1])])
+            for l in range(3)
+        ]
+
+    def forward(
+        self, s: torch.Tensor, v: torch.Tensor, t: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        weights = torch.softmax(self.score(s), dim=-1) * self.score.out_features
+        of_s, of_v, of_t = (weights[:, layers] for layers in self.layer_of)
+        return s * of_s, v * of_v[:, None], t * of_t[:, None]
+
+
 class Trial:
     """A readout, whatever gives it its features, and how both are trained and tested."""
 
-    def __init__(self, crystals: Crystals, encoder: Encoder) -> None:
+    def __init__(
+        self, crystals: Crystals, encoder: Encoder, seed: int, *, attention: bool = False
+    ) -> None:
         layout = encoder.layout
         normalisation = Normalisation.of(crystals.rows, layout)
-        self.normalise = lambda rows: normalisation(rows, layout)
+        torch.manual_seed(seed)
+        self.attention = Attention(encoder) if attention else None
+        weigh = self.attention or (lambda *features: features)
+        self.normalise = lambda rows: weigh(*normalisation(rows, layout))
         inputs = Width(layout.scalars + N_CONTEXT, layout.vectors, layout.tensors)
         self.readout = Readout(1, inputs, LATENT, rank2_basis(), n_tensors=2, n_scalars=1)
         trace = crystals.labels.targets.diagonal(dim1=-2, dim2=-1).mean(-1)
         known = crystals.labels.known
         means = (trace * known).sum(0) / known.sum(0)
-        self.readout.reset([0], torch.tensor([[*means.tolist(), 0.0]]))
+        self.readout.reset([seed], torch.tensor([[*means.tolist(), 0.0]]))
         self.offset = float(means[1])
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """Weights outside the potential."""
+        modules = [self.readout, *([self.attention] if self.attention else [])]
+        return [p for module in modules for p in module.parameters()]
 
     def model(self, inputs: Inputs) -> DielectricModel:
         """The network on some crystals; nothing is known of their force constants."""
@@ -152,6 +193,11 @@ class Trial:
                 print(f"  step {step} of {steps}, loss {float(value):.4f}", flush=True)
         return time.process_time() - begun
 
+    def begin(self, crystals: Crystals) -> float:
+        """Train all but the potential from the start; returns the CPU time in seconds."""
+        groups = [{"params": self.parameters, "lr": FIRST_RATE}]
+        return self.train(crystals, frozen, FIRST_PASSES, FIRST_BATCH, groups, 1)
+
     @torch.no_grad()
     def predict(self, crystals: Crystals, features: Features) -> dict[str, np.ndarray]:
         """Part → tensors (n, 3, 3)."""
@@ -177,7 +223,7 @@ def batches(n: int, size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
         yield batch
 
 
-def errors(table: TensorTable, tested: Crystals, found: dict[str, np.ndarray]) -> dict[str, Any]:
+def errors(table: TensorTable, tested: Crystals, found: dict[str, np.ndarray]) -> Errors:
     """Part → errors of each labelled test crystal."""
     out = {}
     for part in PARTS:
@@ -189,9 +235,11 @@ def errors(table: TensorTable, tested: Crystals, found: dict[str, np.ndarray]) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="+", choices=["attention", "last-layer"])
     parser.add_argument("--split", type=int, default=1)
-    parser.add_argument("--atoms", type=int, default=8, help="in the primitive cell, at most")
-    parser.add_argument("--passes", type=int, default=6, help="of the training that may free it")
+    parser.add_argument("--atoms", type=int, default=6, help="in the primitive cell, at most")
+    parser.add_argument("--seeds", type=int, default=3, help="of each readout with attention")
+    parser.add_argument("--passes", type=int, default=6, help="with the last layer free")
     given = parser.parse_args()
     data = Path(os.environ.get("SCREEN_DATA", "../shared/data")) / "dielectric_tensors.parquet"
     table = TensorTable.read(data)
@@ -202,39 +250,65 @@ def main() -> None:
     tested = Crystals.of(table, split.test, given.atoms, cache)
     print(f"{len(training.cells)} training and {len(tested.cells)} test crystals", flush=True)
 
-    trial = Trial(training, encoder)
-    readout = [{"params": list(trial.readout.parameters()), "lr": FIRST_RATE}]
-    took = {"readout": trial.train(training, frozen, FIRST_PASSES, FIRST_BATCH, readout, 1)}
-    found = {"readout": errors(table, tested, trial.predict(tested, frozen))}
-    print(f"readout: {took['readout']:.0f} CPU s", flush=True)
-    first = copy.deepcopy(trial.readout.state_dict())
+    def judge(trial: Trial, features: Features = frozen) -> Errors:
+        return errors(table, tested, trial.predict(tested, features))
 
+    if "attention" in given.what:
+        arms: dict[str, list[Errors]] = {"readout": [], "with attention": []}
+        for seed in range(given.seeds):
+            for name, found in arms.items():
+                trial = Trial(training, encoder, seed, attention=name == "with attention")
+                cpu = trial.begin(training)
+                found.append(judge(trial))
+                print(f"{name}, seed {seed}: {cpu:.0f} CPU s", flush=True)
+        tell({name: averaged(found) for name, found in arms.items()})
+    if "last-layer" in given.what:
+        tell(last_layer(training, encoder, given.passes, judge))
+
+
+def last_layer(
+    training: Crystals, encoder: Encoder, passes: int, judge: Callable[[Trial, Features], Errors]
+) -> dict[str, Errors]:
+    """Errors without and with the potential's last layer trained as well."""
+    trial = Trial(training, encoder, 0)
+    trial.begin(training)
+    first = copy.deepcopy(trial.readout.state_dict())
     layer = len(encoder._slices) - 1
-    free = [p for n, p in encoder._model.named_parameters() if n.startswith(f"{layer}_")]
-    for name, features in (("continued", frozen), ("fine-tuned", through(encoder))):
+    named = encoder._model.named_parameters()
+    free = [p for name, p in named if name.startswith(f"{layer}_")]
+    found = {}
+    for name, features in (("frozen", frozen), ("last layer free", through(encoder))):
         trial.readout.load_state_dict(first)
-        groups = [{"params": list(trial.readout.parameters()), "lr": READOUT_RATE}]
+        groups = [{"params": trial.parameters, "lr": READOUT_RATE}]
         if features is not frozen:
             for parameter in free:
                 parameter.requires_grad_(True)
             groups.append({"params": free, "lr": LAYER_RATE})
-        took[name] = trial.train(training, features, given.passes, BATCH, groups, 2)
-        found[name] = errors(table, tested, trial.predict(tested, features))
-        print(f"{name}: {took[name]:.0f} CPU s", flush=True)
+        cpu = trial.train(training, features, passes, BATCH, groups, 2)
+        found[name] = judge(trial, features)
+        print(f"{name}: {cpu:.0f} CPU s", flush=True)
+    return found
 
-    print(f"\nweights of the layer: {sum(p.numel() for p in free):,}\n")
-    print("| | CPU s | part | ln ε̄ | ln λmax/λmin | MAE(9), all below 100 |")
-    print("|---|---|---|---|---|---|")
-    for name, parts in found.items():
-        for part, e in parts.items():
-            cells = [name, f"{took[name]:.0f}", part, *(f"{np.nanmean(e[m]):.4f}" for m in METRICS)]
-            print("| " + " | ".join(cells) + " |")
-    print("\nfine-tuned − continued on the same crystals (95 % interval):")
+
+def averaged(found: Sequence[Errors]) -> Errors:
+    """Errors of each crystal, the mean over trainings."""
+    return {
+        part: {m: np.mean([e[part][m] for e in found], axis=0) for m in METRICS} for part in PARTS
+    }
+
+
+def tell(found: dict[str, Errors]) -> None:
+    """Means of two arms, and the second minus the first on the same crystals."""
+    print("\n| part | error of | " + " | ".join(found) + " | difference (95 %) |")
+    print("|---|---|---|---|---|")
+    first, second = found.values()
     for part in PARTS:
         for metric in METRICS:
-            d = paired(found["fine-tuned"][part][metric], found["continued"][part][metric])
-            interval = f"{d['low']:+.4f} to {d['high']:+.4f}"
-            print(f"  {part} {metric}: {d['difference']:+.4f} ({interval})")
+            means = [f"{np.nanmean(e[part][metric]):.4f}" for e in (first, second)]
+            d = paired(second[part][metric], first[part][metric])
+            interval = f"{d['difference']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
+            print("| " + " | ".join([part, metric, *means, interval]) + " |")
+    print(flush=True)
 
 
 if __name__ == "__main__":
