@@ -2,7 +2,8 @@
 
     python benchmarks/papers_figure.py --cards benchmarks/cards --out docs/figures
 
-``papers.png``, from the cards in ``papers/`` below the directory of the cards.
+``papers.png``, from the cards in ``papers/`` below the directory of the cards, over the splits that
+all models have been run on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from matplotlib import pyplot
 
 from models.papers.names import OURS
 from models.protocol.benchmark import SYSTEMS
-from models.protocol.papers_table import read
+from models.protocol.papers_table import common_splits, read, values_on
 
 PART, METRIC = "static", "mae_9"
 
@@ -33,17 +34,12 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     cards = {n: c for n, c in read(options.cards / "papers").items() if PART in c["figures"]}
-    run = {s for n, c in cards.items() if n != OURS for s in c["figures"][PART]["splits"]}
+    splits = common_splits(cards, PART)
     groups = ("all", *SYSTEMS)
     figure, panel = pyplot.subplots(figsize=(11, 4), layout="constrained")
     width = 0.8 / len(cards)
     for place, (name, card) in enumerate(cards.items()):
-        figures = card["figures"][PART]
-        chosen = [i for i, split in enumerate(figures["splits"]) if split in run]
-        values = [
-            [x for i in chosen if (x := figures["systems"][group][METRIC][i]) is not None]
-            for group in groups
-        ]
+        values = [values_on(card, PART, METRIC, group, splits) for group in groups]
         means = [np.mean(v) if v else np.nan for v in values]
         spreads = [np.std(v, ddof=1) if len(v) > 1 else 0 for v in values]
         x = np.arange(len(groups)) + (place - (len(cards) - 1) / 2) * width

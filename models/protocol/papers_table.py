@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ def tables(directory: Path) -> str:
     """Markdown: errors by crystal system, training and symmetry, the tail test."""
     cards = read(directory)
     found = [
-        system_table(cards, part, metric)
+        table
         for part in PARTS
         for metric in BY_SYSTEM
-        if _with_part(cards, part).keys() - {OURS}
+        for table in system_tables(cards, part, metric)
     ]
     tails = [read_card(path) for path in sorted(directory.glob("*-tail-*.yaml"))]
     last = [_tail_table(tails)] if tails else []
@@ -45,7 +46,7 @@ def _budgets(cards: dict[str, Card]) -> str:
     hardware = sorted({str(c["hardware"]) for c in cards.values()})
     return (
         f"Budget of each published network: {' or '.join(given)} CPU seconds of one thread "
-        f"({'; '.join(hardware)}), the same for all; splits as in the last row of each table."
+        f"({'; '.join(hardware)}), the same for all."
     )
 
 
@@ -54,35 +55,56 @@ def _seconds(card: Card) -> str:
     return "unlimited" if seconds is None else f"{seconds:g}"
 
 
-def system_table(cards: dict[str, Card], part: str, metric: str) -> str:
-    """Rows: crystal systems; columns: models; mean ± deviation over splits; the best in bold.
+def system_tables(cards: dict[str, Card], part: str, metric: str) -> list[str]:
+    """Tables of the models that have splits in common, on just these: all models, then fewer.
 
-    Ours is given on the splits that a published model has been run on.
+    Rows: crystal systems; columns: models, ours last; mean ± deviation over splits; the best in
+    bold.
     """
     shown = _with_part(cards, part)
-    run = {
-        n for name, card in shown.items() if name != OURS for n in card["figures"][part]["splits"]
-    }
-    columns = {}
-    for name, card in shown.items():
-        figures = card["figures"][part]
-        places = [i for i, n in enumerate(figures["splits"]) if n in run]
-        columns[name] = {
-            system: [x for i in places if (x := values[metric][i]) is not None]
-            for system, values in figures["systems"].items()
-        }
+    found = []
+    while shown.keys() - {OURS}:
+        splits = common_splits(shown, part)
+        fewest = min(len(_splits(card, part)) for name, card in shown.items() if name != OURS)
+        more = {n: c for n, c in shown.items() if n == OURS or len(_splits(c, part)) > fewest}
+        if splits:
+            found.append(_system_table(shown, part, metric, splits))
+        else:
+            alone = [(n, c) for n, c in shown.items() if n not in more]
+            found += [_system_table({n: c}, part, metric, _splits(c, part)) for n, c in alone]
+        shown = more
+    return found
+
+
+def common_splits(cards: dict[str, Card], part: str) -> list[int]:
+    """Numbers of the splits that all of some models have been run on."""
+    return sorted(set.intersection(*(set(_splits(card, part)) for card in cards.values())))
+
+
+def values_on(
+    card: Card, part: str, metric: str, system: str, splits: Sequence[int]
+) -> list[float]:
+    """Errors of a model on the given splits; less where a test set has too few of a system."""
+    own = card["figures"][part]["systems"].get(system)
+    by_split = {} if own is None else dict(zip(_splits(card, part), own[metric], strict=True))
+    return [x for n in splits if (x := by_split.get(n)) is not None]
+
+
+def _splits(card: Card, part: str) -> list[int]:
+    return list(card["figures"][part]["splits"])
+
+
+def _system_table(cards: dict[str, Card], part: str, metric: str, splits: Sequence[int]) -> str:
+    numbers = ", ".join(str(n) for n in splits)
+    where = f"split{'s' if len(splits) > 1 else ''} {numbers}"
     lines = [
-        f"| {part}, {LABELS[metric]} | " + " | ".join(columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
+        f"| {part}, {LABELS[metric]}, {where} | " + " | ".join(cards) + " |",
+        "|---" * (len(cards) + 1) + "|",
     ]
     for system in ("all", *SYSTEMS):
-        values = [own.get(system, []) for own in columns.values()]
+        values = [values_on(card, part, metric, system, splits) for card in cards.values()]
         if any(values):
             lines.append(f"| {system} | " + " | ".join(_cells(values)) + " |")
-    ran = [
-        ", ".join(str(n) for n in c["figures"][part]["splits"] if n in run) for c in shown.values()
-    ]
-    lines.append("| splits | " + " | ".join(ran) + " |")
     return "\n".join(lines)
 
 
@@ -105,8 +127,8 @@ def facts_table(cards: dict[str, Card]) -> str:
     """What a model takes, what it violates, and ours minus it on the same test materials."""
     lines = [
         "| model | parameters | training (CPU s) | passes | crystals per CPU s | turned "
-        "| other cell | point group | static MAE(9): this − ours (95 %) |",
-        "|---" * 9 + "|",
+        "| other cell | point group | static MAE(9): this − ours (95 %) | on splits |",
+        "|---" * 10 + "|",
     ]
     for name, card in cards.items():
         runs = card["figures"].get("static", {}).get("runs")
@@ -124,6 +146,7 @@ def facts_table(cards: dict[str, Card]) -> str:
             f"{facts['materials_per_cpu_second']:.0f}",
             *(f"{v[k][0]:.0e}, {v[k][1]:.0e}" for k in ("rotation", "cell", "point_group")),
             compared,
+            "–" if difference is None else ", ".join(str(n) for n in _splits(card, "static")),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
