@@ -38,7 +38,8 @@ def main() -> None:
     known = {row["name"] for row in rows(given.table)}
     wanted = [crystal for crystal in crystals() if crystal.name not in known]
     materials = {crystal.name: crystal.material() for crystal in wanted}
-    seconds = {n: engine.cost(m).core_hours * HOUR_S for n, m in materials.items()}
+    costs = engine.costs(list(materials.values()))
+    seconds = {n: c.core_hours * HOUR_S for n, c in zip(materials, costs, strict=True)}
     order = sorted(wanted, key=lambda c: (c.name not in given.first, seconds[c.name]))
     total = sum(seconds.values()) / HOUR_S
     print(f"{len(known)} crystals in the table, {len(order)} to go: {total:.0f} core-hours")

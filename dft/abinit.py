@@ -10,9 +10,11 @@ from dft.engine import CalculationOutput, settings_hash
 from dft.pseudopotentials import available, find, fingerprint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jobflow.core.flow import Flow
 
-    from dft.cost import Cost
+    from dft.cost import Cost, Took
     from screening.material import Material
 
 VERSION = "2"
@@ -86,8 +88,12 @@ class AbinitEngine:
             )
         return None
 
-    def cost(self, material: Material) -> Cost:
-        """See :meth:`dft.engine.Engine.cost`; of one attempt, which is what most need."""
+    def costs(self, materials: Sequence[Material], done: Sequence[Took] = ()) -> list[Cost | None]:
+        """See :meth:`dft.engine.Engine.costs`; of one attempt, by the model that comes along."""
+        del done
+        return [self._cost(material) for material in materials]
+
+    def _cost(self, material: Material) -> Cost:
         from dft import cost
         from dft.abinit_input import Tuning, mesh
         from dft.abinit_settings import FINER, NARROW_EV

@@ -35,6 +35,9 @@ Z90 = 1.645
 BOHR = 0.529177210903
 HOUR_S = 3600.0
 
+Took = tuple["Structure", float]
+"""A calculated crystal, and the CPU seconds that it took."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -117,6 +120,27 @@ class CostModel:
     def to_json(self) -> str:
         """The content of the file that comes with the software."""
         return json.dumps(asdict(self), indent=1) + "\n"
+
+
+LEAST_DONE = 8
+"""Calculations that it takes to fit a model, and its error bar, where none comes along."""
+
+
+def learned_costs(
+    demands: Sequence[dict[str, float]], done: Sequence[tuple[dict[str, float], float]]
+) -> list[Cost | None]:
+    """Costs of calculations with some features, by a model fitted to finished ones.
+
+    Parameters
+    ----------
+    done
+        Features and CPU seconds of finished calculations; with less than :data:`LEAST_DONE` of
+        them nobody can say.
+    """
+    if len(done) < LEAST_DONE:
+        return [None] * len(demands)
+    model = CostModel.fit(done, "here")
+    return [model.predict(demand) for demand in demands]
 
 
 @functools.cache

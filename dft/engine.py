@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from screening.io import stable_hash
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jobflow.core.flow import Flow
 
-    from dft.cost import Cost
+    from dft.cost import Cost, Took
     from screening.material import Material
 
 Array = NDArray[np.float64]
@@ -56,8 +58,15 @@ class Engine(Protocol):
         """
         ...
 
-    def cost(self, material: Material) -> Cost | None:
-        """What calculating it will take in processor time; None if nobody can say."""
+    def costs(self, materials: Sequence[Material], done: Sequence[Took] = ()) -> list[Cost | None]:
+        """What calculating each will take in processor time; None where nobody can say.
+
+        Parameters
+        ----------
+        done
+            What calculations of this engine with these settings took, for engines that learn
+            from them.
+        """
         ...
 
 

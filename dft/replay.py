@@ -21,7 +21,7 @@ from screening.io import stable_hash
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
 
-    from dft.cost import Cost
+    from dft.cost import Cost, Took
     from screening.material import KnownMaterial, Material
 
 VERSION = "1"
@@ -79,12 +79,13 @@ class ReplayEngine:
         job.metadata = {"material_id": material.material_id}
         return Flow([job], output=job.output, name=job.name)
 
-    def cost(self, material: Material) -> Cost:
-        """See :meth:`dft.engine.Engine.cost`: what the known result is recorded to have taken."""
+    def costs(self, materials: Sequence[Material], done: Sequence[Took] = ()) -> list[Cost | None]:
+        """See :meth:`dft.engine.Engine.costs`: what the known result is recorded to have taken."""
         from dft.cost import HOUR_S, Cost
 
-        hours = self._answer(material).cost.get("cpu_s", 0.0) / HOUR_S
-        return Cost(hours, hours, hours)
+        del done
+        hours = [self._answer(m).cost.get("cpu_s", 0.0) / HOUR_S for m in materials]
+        return [Cost(h, h, h) for h in hours]
 
     def _answer(self, material: Material) -> CalculationOutput:
         for known in self._by_composition[(material.n_sites, material.elements)]:

@@ -9,8 +9,12 @@ from dft.engine import CalculationOutput, settings_hash
 from dft.vasp_settings import VaspSettings
 
 if TYPE_CHECKING:
-    from jobflow.core.flow import Flow
+    from collections.abc import Sequence
 
+    from jobflow.core.flow import Flow
+    from pymatgen.core import Structure
+
+    from dft.cost import Cost, Took
     from screening.material import Material
 
 VERSION = "1"
@@ -66,9 +70,25 @@ class VaspEngine:
         work.name = f"vasp {material.formula}"
         return NewFlow([work], output=work.output, name=work.name)
 
-    def cost(self, material: Material) -> None:  # noqa: ARG002 - the signature is given
-        """See :meth:`dft.engine.Engine.cost`: no VASP calculation was there to fit a model to."""
-        return
+    def costs(self, materials: Sequence[Material], done: Sequence[Took] = ()) -> list[Cost | None]:
+        """See :meth:`dft.engine.Engine.costs`; learned from those that are done.
+
+        How quick VASP is depends on its build, the machine and the cores: no model comes along.
+        """
+        from dft.cost import Cost, learned_costs
+
+        possible = [i for i, material in enumerate(materials) if self.cannot(material) is None]
+        took = [(self._demand(structure), seconds) for structure, seconds in done]
+        costs: list[Cost | None] = [Cost(0.0, 0.0, 0.0)] * len(materials)
+        asked = [self._demand(materials[i].structure) for i in possible]
+        for i, cost in zip(possible, learned_costs(asked, took), strict=True):
+            costs[i] = cost
+        return costs
+
+    def _demand(self, structure: Structure) -> dict[str, float]:
+        from dft.vasp_presets import demand
+
+        return demand(self._settings.preset, self._settings.incar, structure)
 
     def cannot(self, material: Material) -> str | None:
         """Why this engine cannot do this crystal; None if it can."""

@@ -31,6 +31,7 @@ PAPERS: dict[Preset, dict[str, Any]] = {
 }  # fmt: skip
 
 DTNET_GRID_DENSITY = 3000
+HARTREE_EV = 27.211386
 
 RELAXATION: dict[str, Any] = {
     "IBRION": 2, "ISIF": 3, "NSW": 99, "EDIFFG": -0.001, "LEPSILON": None, "LPEAD": None,
@@ -85,6 +86,29 @@ def input_set(
         user_incar_settings=tags,
         user_kpoints_settings=kpoints,
     )
+
+
+def demand(preset: Preset, incar: dict[str, Any], structure: Structure) -> dict[str, float]:
+    """What the cost of a response calculation depends on; see :func:`dft.cost.features`."""
+    from dft.cost import features
+
+    inputs = input_set(preset, incar, structure).get_input_set(structure, potcar_spec=True)
+    tags, mesh = inputs["INCAR"], inputs.get("KPOINTS")
+    if mesh is None:
+        # As VASP does: so many points that their distance (Å⁻¹, 2π included) is not larger.
+        lengths = structure.lattice.reciprocal_lattice.abc
+        divisions = [max(1, math.ceil(length / tags["KSPACING"])) for length in lengths]
+    else:
+        divisions = [int(n) for n in mesh.kpts[0]]
+    electrons = tags.get("ISPIN", 1) * sum(valence(site.specie) for site in structure)
+    return features(structure, electrons, tags["ENCUT"] / HARTREE_EV, divisions)
+
+
+def valence(element: Any) -> int:
+    """Electrons outside closed inner shells, whatever POTCAR is chosen: a measure of cost."""
+    if element.is_lanthanoid or element.is_actinoid:
+        return 11
+    return int(element.group if element.group <= 12 else element.group - 10)
 
 
 def needs_spin(structure: Structure) -> bool:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dft.calculation import Calculation, State
-from dft.cost import HOUR_S, Cost, bill, hours
+from dft.cost import HOUR_S, LEAST_DONE, Cost, bill, hours
 from flows.calculations import refuse
 
 if TYPE_CHECKING:
     from dft.activity import Activity
+    from dft.cost import Took
     from dft.engine import Engine
     from flows.run import CampaignRun
     from results.ledger import Ledger
@@ -33,7 +34,7 @@ def admitted(run: CampaignRun, number: int, materials: list[Material]) -> list[M
     Until it is done a calculation counts with the upper end of its error bar.
     """
     budget = run.config.budget
-    costs = [run.engine.cost(material) for material in materials]
+    costs = run.engine.costs(materials, taken(run))
     spent = spent_core_hours(run.ledger, run.config.name)
     chosen = 0
     reserved = spent
@@ -121,7 +122,7 @@ def statement(materials: list[Material], costs: list[Cost | None]) -> str:
     if not materials:
         return "nothing"
     if len(known) < len(costs):
-        return "unknown, for this engine has no cost model"
+        return f"unknown: a campaign learns it from the first {LEAST_DONE} calculations"
     parts = [f"{m.formula} {_bar(c)}" for m, c in zip(materials, known, strict=True)][:SHOWN]
     more = f" and {len(materials) - SHOWN} more" if len(materials) > SHOWN else ""
     return f"{', '.join(parts)}{more}; together {_bar(bill(known))} core-hours"
@@ -129,7 +130,18 @@ def statement(materials: list[Material], costs: list[Cost | None]) -> str:
 
 def announce(engine: Engine, materials: list[Material]) -> str:
     """The bill of calculations outside a campaign."""
-    return statement(materials, [engine.cost(material) for material in materials])
+    return statement(materials, engine.costs(materials))
+
+
+def taken(run: CampaignRun) -> list[Took]:
+    """What calculations with this engine and these settings took that came to an end."""
+    done = run.ledger.finished(run.engine.name, run.engine.settings_hash)
+    outputs = [(record.material.structure, record.output or {}) for record in done]
+    return [
+        (structure, seconds)
+        for structure, output in outputs
+        if output.get("electronic") is not None and (seconds := _seconds(output)) > 0
+    ]
 
 
 def spent_core_hours(ledger: Ledger, campaign: str) -> float:

@@ -111,8 +111,8 @@ class Campaign(Settings):
     budget: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None,
         description="Core-hours that all calculations together may take; no limit if null. A "
-        "calculation that does not fit with the upper end of its error bar is not started, and "
-        "what runs is stopped once it is used up.",
+        "calculation that does not fit with the upper end of its error bar is not started, where "
+        "that is known, and what runs is stopped once it is used up.",
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Fixes all chance.")
     functional: Functional = Field(
@@ -160,11 +160,6 @@ class Campaign(Settings):
             if self.functional != "PBE":
                 raise ValueError(
                     f"the engine {self.engine.kind} calculates with PBE; set functional to PBE"
-                )
-            if self.budget is not None and isinstance(self.engine, VaspSettings):
-                raise ValueError(
-                    "a budget needs an engine whose cost can be predicted, which abinit is and "
-                    "vasp is not; leave budget out, and limit rounds and batch"
                 )
             return self
         builtin = isinstance(self.engine.answers, BuiltinSource)

@@ -161,6 +161,16 @@ class CalculationLedger(ClaimLedger):
             found = {row.key: _record(row) for row in connection.execute(statement)}
         return {key: found[key] for key in wanted if key in found}
 
+    def finished(self, engine: str, settings_hash: str) -> list[CalculationRecord]:
+        """All that an engine has finished with some settings, for whatever campaign."""
+        with self._database.reading() as connection:
+            statement = _records().where(
+                t.Calculation.engine == engine,
+                t.Calculation.settings_hash == settings_hash,
+                t.Calculation.status == CalculationStatus.FINISHED.value,
+            )
+            return [_record(row) for row in connection.execute(statement)]
+
     def pending(self, campaign: str) -> list[CalculationRecord]:
         """Calculations that a campaign waits for, by round and rank.
 

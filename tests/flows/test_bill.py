@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from flows.bill import spent_core_hours
+from flows.bill import spent_core_hours, taken
 from flows.config import build_campaign
 from flows.watching import Watch
 from screening.errors import UserError
@@ -58,6 +59,12 @@ def test_a_budget_ends_a_campaign_before_it_is_exceeded(
     assert spent_core_hours(ledger, "high-k") == pytest.approx(5 * RECORDED_H)
     # What is watched and what the budget counts are the same.
     assert Watch(ledger, "high-k").summary()["core_hours"] == pytest.approx(5 * RECORDED_H)
+    records = ledger.records(ledger.calculations("high-k")["key"]).values()
+    (settings,) = {record.settings_hash for record in records}
+    engine = SimpleNamespace(name="replay", settings_hash=settings)
+    took = taken(SimpleNamespace(ledger=ledger, engine=engine))
+    assert [seconds for _, seconds in took] == pytest.approx([RECORDED_H * 3600] * 5)
+    assert ledger.finished("vasp", settings) == []
     events = ledger.events("high-k")
     assert "budget" in set(events["kind"])
     again = screen(tmp_path, "resume high-k --json")
@@ -117,5 +124,4 @@ def test_a_budget_in_a_file_and_wrong_ones(tmp_path: Path) -> None:
     assert build_campaign(file, {"budget": 3}).budget == 3
     with pytest.raises(UserError, match="'budget' in the campaign is 0"):
         build_campaign(None, {"budget": 0})
-    with pytest.raises(UserError, match="a budget needs an engine whose cost can be predicted"):
-        build_campaign(file, {"engine": {"kind": "vasp"}})
+    assert build_campaign(file, {"engine": {"kind": "vasp"}}).budget == 2.5
