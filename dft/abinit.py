@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from jobflow.core.flow import Flow
 
-    from dft.cost import Cost, Took
+    from dft.cost import Cost, Done
     from screening.material import Material
 
 VERSION = "2"
@@ -88,7 +88,7 @@ class AbinitEngine:
             )
         return None
 
-    def costs(self, materials: Sequence[Material], done: Sequence[Took] = ()) -> list[Cost | None]:
+    def costs(self, materials: Sequence[Material], done: Done = tuple) -> list[Cost | None]:
         """See :meth:`dft.engine.Engine.costs`; of one attempt, by the model that comes along."""
         del done
         return [self._cost(material) for material in materials]

@@ -12,7 +12,7 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,8 @@ HOUR_S = 3600.0
 
 Took = tuple["Structure", float]
 """A calculated crystal, and the CPU seconds that it took."""
+Done = Callable[[], Sequence[Took]]
+"""Reads them, for who wants to know."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from jobflow.core.flow import Flow
 
-    from dft.cost import Cost, Took
+    from dft.cost import Cost, Done
     from screening.material import Material
 
 Array = NDArray[np.float64]
@@ -58,14 +58,14 @@ class Engine(Protocol):
         """
         ...
 
-    def costs(self, materials: Sequence[Material], done: Sequence[Took] = ()) -> list[Cost | None]:
+    def costs(self, materials: Sequence[Material], done: Done = tuple) -> list[Cost | None]:
         """What calculating each will take in processor time; None where nobody can say.
 
         Parameters
         ----------
         done
-            What calculations of this engine with these settings took, for engines that learn
-            from them.
+            Gives what calculations of this engine with these settings took; only engines that
+            learn from them ask.
         """
         ...
 

@@ -21,7 +21,7 @@ from screening.io import stable_hash
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
 
-    from dft.cost import Cost, Took
+    from dft.cost import Cost, Done
     from screening.material import KnownMaterial, Material
 
 VERSION = "1"
@@ -79,7 +79,7 @@ class ReplayEngine:
         job.metadata = {"material_id": material.material_id}
         return Flow([job], output=job.output, name=job.name)
 
-    def costs(self, materials: Sequence[Material], done: Sequence[Took] = ()) -> list[Cost | None]:
+    def costs(self, materials: Sequence[Material], done: Done = tuple) -> list[Cost | None]:
         """See :meth:`dft.engine.Engine.costs`: what the known result is recorded to have taken."""
         from dft.cost import HOUR_S, Cost
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jobflow.core.flow import Flow
     from pymatgen.core import Structure
 
-    from dft.cost import Cost, Took
+    from dft.cost import Cost, Done
     from screening.material import Material
 
 VERSION = "1"
@@ -70,7 +70,7 @@ class VaspEngine:
         work.name = f"vasp {material.formula}"
         return NewFlow([work], output=work.output, name=work.name)
 
-    def costs(self, materials: Sequence[Material], done: Sequence[Took] = ()) -> list[Cost | None]:
+    def costs(self, materials: Sequence[Material], done: Done = tuple) -> list[Cost | None]:
         """See :meth:`dft.engine.Engine.costs`; learned from those that are done.
 
         How quick VASP is depends on its build, the machine and the cores: no model comes along.
@@ -78,7 +78,7 @@ class VaspEngine:
         from dft.cost import Cost, learned_costs
 
         possible = [i for i, material in enumerate(materials) if self.cannot(material) is None]
-        took = [(self._demand(structure), seconds) for structure, seconds in done]
+        took = [(self._demand(structure), seconds) for structure, seconds in done()]
         costs: list[Cost | None] = [Cost(0.0, 0.0, 0.0)] * len(materials)
         asked = [self._demand(materials[i].structure) for i in possible]
         for i, cost in zip(possible, learned_costs(asked, took), strict=True):

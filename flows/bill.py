@@ -34,7 +34,7 @@ def admitted(run: CampaignRun, number: int, materials: list[Material]) -> list[M
     Until it is done a calculation counts with the upper end of its error bar.
     """
     budget = run.config.budget
-    costs = run.engine.costs(materials, taken(run))
+    costs = run.engine.costs(materials, lambda: taken(run))
     spent = spent_core_hours(run.ledger, run.config.name)
     chosen = 0
     reserved = spent

@@ -65,9 +65,9 @@ def test_costs_are_learned_from_what_is_done() -> None:
         seconds.append(float(law * np.exp(0.1 * random.normal())))
     done = list(zip(crystals, seconds, strict=True))
     asked = [Material(f"m{i}", crystal) for i, crystal in enumerate(crystals[16:])]
-    assert engine.costs(asked, done[: LEAST_DONE - 1]) == [None] * 8
+    assert engine.costs(asked, lambda: done[: LEAST_DONE - 1]) == [None] * 8
     inside = 0
-    for cost, truth in zip(engine.costs(asked, done[:16]), seconds[16:], strict=True):
+    for cost, truth in zip(engine.costs(asked, lambda: done[:16]), seconds[16:], strict=True):
         assert cost is not None
         assert cost.core_hours * 3600 == pytest.approx(truth, rel=0.4)
         inside += cost.low * 3600 <= truth <= cost.high * 3600
