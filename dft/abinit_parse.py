@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dft.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
+
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 Array = NDArray[np.float64]
 
-EV_PER_HARTREE = 27.211386245988
-ANGSTROM_PER_BOHR = 0.529177210903
 THZ_PER_EV = 241.7989242084
 N_ACOUSTIC = 3
 

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dft.units import ANGSTROM_PER_BOHR
+
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
@@ -32,7 +34,6 @@ PRIOR_SD = 0.5
 """How far an exponent may lie from that: algorithms have parts that scale otherwise."""
 Z90 = 1.645
 """Standard deviations of a normal distribution between its middle and the ends of 90 % of it."""
-BOHR = 0.529177210903
 HOUR_S = 3600.0
 
 Took = tuple["Structure", float]
@@ -188,7 +189,7 @@ def features(
 
     cell: Any = cell_of(structure)
     mapping, _ = spglib.get_ir_reciprocal_mesh(divisions, cell, symprec=0.01)
-    waves = structure.volume / BOHR**3 * (2 * ecut_ha) ** 1.5 / (6 * math.pi**2)
+    waves = structure.volume / ANGSTROM_PER_BOHR**3 * (2 * ecut_ha) ** 1.5 / (6 * math.pi**2)
     return {
         "electrons": float(electrons),
         "volume": structure.volume,

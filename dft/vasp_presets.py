@@ -6,6 +6,7 @@ import copy
 import math
 from typing import TYPE_CHECKING, Any
 
+from dft.units import EV_PER_HARTREE
 from dft.vasp_settings import Preset
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ PAPERS: dict[Preset, dict[str, Any]] = {
 }  # fmt: skip
 
 DTNET_GRID_DENSITY = 3000
-HARTREE_EV = 27.211386
 
 RELAXATION: dict[str, Any] = {
     "IBRION": 2, "ISIF": 3, "NSW": 99, "EDIFFG": -0.001, "LEPSILON": None, "LPEAD": None,
@@ -101,7 +101,7 @@ def demand(preset: Preset, incar: dict[str, Any], structure: Structure) -> dict[
     else:
         divisions = [int(n) for n in mesh.kpts[0]]
     electrons = tags.get("ISPIN", 1) * sum(valence(site.specie) for site in structure)
-    return features(structure, electrons, tags["ENCUT"] / HARTREE_EV, divisions)
+    return features(structure, electrons, tags["ENCUT"] / EV_PER_HARTREE, divisions)
 
 
 def valence(element: Any) -> int:
