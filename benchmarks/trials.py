@@ -1,4 +1,4 @@
-"""Two changes to the readout, tried on small crystals of a published split.
+"""Changes to the readout and to the ensemble, tried on small crystals of a published split.
 
 ``attention``: each atom weighs the potential's layers by itself before they are mixed. Readouts
 with and without, structure alone, are trained from several seeds on the training crystals with at
@@ -8,7 +8,11 @@ most so many atoms, and tested on such test crystals.
 order and learning rates: with the features frozen, and with the weights of the potential's last
 layer free.
 
-    SCREEN_DATA=../shared/data python benchmarks/trials.py attention last-layer --atoms 6
+``ensemble``: three ways to five opinions. Five networks, each of which leaves out a tenth of the
+crystals, as the product has it; five snapshots of one network, taken where its learning rate, up
+and down again for each, is lowest; and five heads on one network, each of which leaves out a tenth.
+
+    SCREEN_DATA=../shared/data python benchmarks/trials.py attention last-layer ensemble --atoms 6
 """
 
 from __future__ import annotations
@@ -25,14 +29,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 from torch import nn
 
 from models.cache import FeatureCache
+from models.calibration import spread_of
 from models.data import Inputs, Normalisation, Rows
 from models.dielectric import DielectricLoss, DielectricModel, Labels
 from models.encoder import Encoder, rank2_basis
 from models.ensemble import LATENT
-from models.fitting import labels_of
+from models.fitting import FOLDS, labels_of
 from models.inputs import N_CONTEXT
 from models.metrics import PARTS, material_errors
 from models.protocol.scores import paired
@@ -49,6 +55,7 @@ LAYER_RATE = 1e-4
 """Of the potential's layer."""
 BATCH = 16
 METRICS = ("log_scalar", "log_anisotropy", "mae_9_below_100")
+MEMBERS = 5
 FIRST_RATE, FIRST_BATCH, FIRST_PASSES = 3e-3, 48, 60
 
 
@@ -134,12 +141,35 @@ class Attention(nn.Module):
         return s * of_s, v * of_v[:, None], t * of_t[:, None]
 
 
+class Head(nn.Module):
+    """Two tensors and a scalar of a readout that has them several times over."""
+
+    def __init__(self, readout: Readout, number: int) -> None:
+        super().__init__()
+        self.readout = readout
+        self.number = number
+
+    def forward(self, *features: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        tensors, scalars = self.readout(*features)
+        first = 2 * self.number
+        return tensors[:, :, first : first + 2], scalars[:, :, self.number : self.number + 1]
+
+
 class Trial:
-    """A readout, whatever gives it its features, and how both are trained and tested."""
+    """A readout, whatever gives it its features, and how both are trained and tested.
+
+    Parameters
+    ----------
+    heads
+        Predictions of each crystal.
+    leaves_out
+        Part of the training crystals (of ``FOLDS``) that each head is not trained on, if any.
+    """
 
     def __init__(
-        self, crystals: Crystals, encoder: Encoder, seed: int, *, attention: bool = False
-    ) -> None:
+        self, crystals: Crystals, encoder: Encoder, seed: int, *, attention: bool = False,
+        heads: int = 1, leaves_out: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         layout = encoder.layout
         normalisation = Normalisation.of(crystals.rows, layout)
         torch.manual_seed(seed)
@@ -147,11 +177,16 @@ class Trial:
         weigh = self.attention or (lambda *features: features)
         self.normalise = lambda rows: weigh(*normalisation(rows, layout))
         inputs = Width(layout.scalars + N_CONTEXT, layout.vectors, layout.tensors)
-        self.readout = Readout(1, inputs, LATENT, rank2_basis(), n_tensors=2, n_scalars=1)
+        self.heads = heads
+        self.leaves_out = leaves_out
+        self.readout = Readout(
+            1, inputs, LATENT, rank2_basis(), n_tensors=2 * heads, n_scalars=heads
+        )
         trace = crystals.labels.targets.diagonal(dim1=-2, dim2=-1).mean(-1)
         known = crystals.labels.known
         means = (trace * known).sum(0) / known.sum(0)
-        self.readout.reset([seed], torch.tensor([[*means.tolist(), 0.0]]))
+        outputs = [*(means.tolist() * heads), *([0.0] * heads)]
+        self.readout.reset([seed], torch.tensor([outputs]))
         self.offset = float(means[1])
 
     @property
@@ -160,10 +195,20 @@ class Trial:
         modules = [self.readout, *([self.attention] if self.attention else [])]
         return [p for module in modules for p in module.parameters()]
 
-    def model(self, inputs: Inputs) -> DielectricModel:
-        """The network on some crystals; nothing is known of their force constants."""
+    def models(self, inputs: Inputs) -> list[DielectricModel]:
+        """A network per head on some crystals; nothing is known of their force constants."""
         estimate = torch.zeros(1, len(inputs.sizes), 3, 3)
-        return DielectricModel(self.readout, inputs, estimate, self.offset)
+        networks: list[Any] = (
+            [self.readout]
+            if self.heads == 1
+            else [Head(self.readout, number) for number in range(self.heads)]
+        )
+        return [DielectricModel(n, inputs, estimate, self.offset) for n in networks]
+
+    def learned(self, index: np.ndarray, head: int) -> np.ndarray:
+        """Places in a batch of the crystals that a head is trained on, (1, k)."""
+        kept = index % FOLDS != self.leaves_out[head] if self.leaves_out else index >= 0
+        return np.flatnonzero(kept)[None]
 
     def train(
         self, crystals: Crystals, features: Features, passes: int, batch: int,
@@ -181,9 +226,13 @@ class Trial:
         said = time.monotonic()
         for step, index in enumerate(batches(len(crystals.cells), batch, steps, seed), start=1):
             inputs = crystals.some(index, features(crystals, index), self.normalise)
-            loss = DielectricLoss(self.model(inputs), crystals.labels_of(index))
+            labels = crystals.labels_of(index)
             optimiser.zero_grad(set_to_none=True)
-            value = loss(np.arange(len(index))[None], hiding).sum()
+            losses = [
+                DielectricLoss(model, labels)(self.learned(index, head), hiding).sum()
+                for head, model in enumerate(self.models(inputs))
+            ]
+            value = torch.stack(losses).sum()
             value.backward()
             torch.nn.utils.clip_grad_norm_(weights, 2.0)
             optimiser.step()
@@ -199,17 +248,26 @@ class Trial:
         return self.train(crystals, frozen, FIRST_PASSES, FIRST_BATCH, groups, 1)
 
     @torch.no_grad()
-    def predict(self, crystals: Crystals, features: Features) -> dict[str, np.ndarray]:
-        """Part → tensors (n, 3, 3)."""
+    def targets(self, crystals: Crystals, features: Features) -> np.ndarray:
+        """L of both parts from each head, (heads, n, 2, 3, 3)."""
         found = []
         for start in range(0, len(crystals.cells), BATCH):
             index = np.arange(start, min(start + BATCH, len(crystals.cells)))
             inputs = crystals.some(index, features(crystals, index), self.normalise)
-            found.append(self.model(inputs)(np.arange(len(index))[None], Dropout(0.0))[0])
-        targets = torch.cat(found).numpy().astype(float)
-        electronic = electronic_from_target(targets[:, 0])
-        ionic = from_target(targets[:, 1])
-        return {"electronic": electronic, "ionic": ionic, "static": electronic + ionic}
+            places = np.arange(len(index))[None]
+            found.append(torch.stack([m(places, Dropout(0.0))[0] for m in self.models(inputs)]))
+        return torch.cat(found, dim=1).numpy().astype(float)
+
+    def predict(self, crystals: Crystals, features: Features) -> dict[str, np.ndarray]:
+        """Part → tensors (n, 3, 3)."""
+        return tensors_of(self.targets(crystals, features).mean(axis=0))
+
+
+def tensors_of(targets: np.ndarray) -> dict[str, np.ndarray]:
+    """L (n, 2, 3, 3) → part → tensors (n, 3, 3)."""
+    electronic = electronic_from_target(targets[:, 0])
+    ionic = from_target(targets[:, 1])
+    return {"electronic": electronic, "ionic": ionic, "static": electronic + ionic}
 
 
 def batches(n: int, size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
@@ -235,7 +293,7 @@ def errors(table: TensorTable, tested: Crystals, found: dict[str, np.ndarray]) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="+", choices=["attention", "last-layer"])
+    parser.add_argument("what", nargs="+", choices=["attention", "last-layer", "ensemble"])
     parser.add_argument("--split", type=int, default=1)
     parser.add_argument("--atoms", type=int, default=6, help="in the primitive cell, at most")
     parser.add_argument("--seeds", type=int, default=3, help="of each readout with attention")
@@ -264,6 +322,51 @@ def main() -> None:
         tell({name: averaged(found) for name, found in arms.items()})
     if "last-layer" in given.what:
         tell(last_layer(training, encoder, given.passes, judge))
+    if "ensemble" in given.what:
+        of_ensembles = {}
+        for name, targets in ensembles(training, tested, encoder).items():
+            of_ensembles[name] = errors(table, tested, tensors_of(targets.mean(axis=0)))
+            print(f"{name}: {spread_and_error(tested, targets)}", flush=True)
+        networks = of_ensembles.pop("networks")
+        for name, own in of_ensembles.items():
+            tell({"networks": networks, name: own})
+
+
+def ensembles(training: Crystals, tested: Crystals, encoder: Encoder) -> dict[str, np.ndarray]:
+    """How five opinions were made → L of the test crystals, (members, n, 2, 3, 3)."""
+    found: dict[str, list[np.ndarray]] = {"networks": [], "snapshots": []}
+    cpu = dict.fromkeys(found, 0.0)
+    for member in range(MEMBERS):
+        network = Trial(training, encoder, member, leaves_out=[member])
+        cpu["networks"] += network.begin(training)
+        found["networks"].append(network.targets(tested, frozen)[0])
+    one = Trial(training, encoder, 0)
+    for _ in range(MEMBERS):
+        cpu["snapshots"] += one.begin(training)
+        found["snapshots"].append(one.targets(tested, frozen)[0])
+    headed = Trial(training, encoder, 0, heads=MEMBERS, leaves_out=range(MEMBERS))
+    cpu["heads"] = headed.begin(training)
+    for name, seconds in cpu.items():
+        print(f"{name}: {seconds:.0f} CPU s", flush=True)
+    out = {name: np.stack(targets) for name, targets in found.items()}
+    out["one network"] = out["networks"][:1]
+    return {**out, "heads": headed.targets(tested, frozen)}
+
+
+def spread_and_error(tested: Crystals, targets: np.ndarray) -> str:
+    """Rank correlation of the members' spread with the error of their mean, and the ratio."""
+    if len(targets) < 2:
+        return "no spread"
+    said = []
+    for part, name in enumerate(PARTS[:2]):
+        known = tested.labels.known[:, part].numpy() > 0
+        spread = spread_of(targets[:, known, part])
+        truth = tested.labels.targets[:, part].numpy()[known]
+        wrong = np.abs(np.trace(targets[:, known, part].mean(axis=0) - truth, axis1=1, axis2=2) / 3)
+        correlation = float(spearmanr(spread, wrong).statistic)
+        ratio = float(np.sqrt(np.mean(wrong**2) / np.mean(spread**2)))
+        said.append(f"{name}: rank correlation {correlation:.2f}, error/spread {ratio:.1f}")
+    return "; ".join(said)
 
 
 def last_layer(
