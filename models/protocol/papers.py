@@ -149,7 +149,7 @@ def run_papers(
     """Train what has no result in ``work`` yet, and write the card of a model after each network.
 
     All models have split and part behind them before the next part, or split, begins. Where
-    predictions of ours lie in ``work``, ours gets a card beside them.
+    predictions of ours lie in ``work``, ours gets cards beside them.
     """
     if variants and (work / OURS).is_dir():
         cache = variants[0].cache
@@ -170,8 +170,12 @@ def run_papers(
                     save_outcome(path, split.test, outcome)
                     note(f"{variant.name}, split {number}, {part}: {outcome.facts[part]}")
                 write_card(cards / f"{variant.name}.yaml", paper_card(variant, table, work))
-    for variant in variants if tail else ():
-        for merit in TAIL_MERITS:
+    for merit in TAIL_MERITS if tail else ():
+        if variants and (work / OURS / f"tail-{merit}.npz").exists():
+            own = variants_of(variants[0].cache)[OURS]
+            card = run_tail(OURS, own, table, merit, work, note)
+            write_card(cards / f"{OURS}-tail-{merit}.yaml", card)
+        for variant in variants:
             card = run_tail(variant.name, variant, table, merit, work, note)
             card["budget"] = _budget(variant.budget)
             write_card(cards / f"{variant.name}-tail-{merit}.yaml", card)

@@ -21,13 +21,16 @@ def read(directory: Path) -> dict[str, Card]:
     """Cards of the splits by model, ours last."""
     found = [read_card(path) for path in sorted(directory.glob("*.yaml"))]
     cards = {c["variant"]: c for c in found if "figures" in c and "merit" not in c}
-    bases = [*OPTIONS, OURS]
-    order = sorted(cards, key=lambda name: (bases.index(name.split("+")[0]), name))
-    return {name: cards[name] for name in order}
+    return {name: cards[name] for name in sorted(cards, key=_place)}
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Published models in the order of their names' list, ours last."""
+    return [*OPTIONS, OURS].index(name.split("+")[0]), name
 
 
 def tables(directory: Path) -> str:
-    """Markdown: errors by crystal system, training and symmetry, the tail test."""
+    """Markdown: errors by crystal system, training and symmetry, extremes, refractive indices."""
     cards = read(directory)
     found = [
         table
@@ -35,8 +38,10 @@ def tables(directory: Path) -> str:
         for metric in BY_SYSTEM
         for table in system_tables(cards, part, metric)
     ]
-    tails = [read_card(path) for path in sorted(directory.glob("*-tail-*.yaml"))]
-    last = [_tail_table(tails)] if tails else []
+    tails = [read_card(path) for path in directory.glob("*-tail-*.yaml")]
+    last = [tail_table(tails)] if tails else []
+    if (path := directory / "refractive.yaml").exists():
+        last.append(refractive_table(read_card(path)["models"]))
     return "\n\n".join([_budgets(cards), *found, facts_table(cards), *last])
 
 
@@ -152,15 +157,35 @@ def facts_table(cards: dict[str, Card]) -> str:
     return "\n".join(lines)
 
 
-def _tail_table(cards: list[Card]) -> str:
+def tail_table(cards: list[Card]) -> str:
+    """What comes back of the left-out extremes, merit by merit, ours last."""
     lines = [
-        "| tail | left out | recall in top 2 % | in top 5 % | log error |",
-        "|---|---|---|---|---|",
+        "| tail | left out | recall in top 2 % | in top 5 % | rank correlation | log error |",
+        "|---|---|---|---|---|---|",
     ]
-    for card in cards:
+    for card in sorted(cards, key=lambda c: (c["merit"], _place(c["variant"]))):
         f = card["figures"]
         lines.append(
             f"| {card['merit']}: {card['variant']} | {f['n_left_out']} | {f['recall_top_2']:.2f} | "
-            f"{f['recall_top_5']:.2f} | {f['log_error']:.2f} |"
+            f"{f['recall_top_5']:.2f} | {f['rank_correlation']:.2f} | {f['log_error']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def refractive_table(models: dict[str, Card]) -> str:
+    """Errors of n, the mean over folds, ± deviation of the mean absolute error over folds."""
+    lines = [
+        "| refractive index | budget (CPU s) | MAE | RMSE | largest error | folds |",
+        "|---" * 6 + "|",
+    ]
+    for name in sorted(models, key=_place):
+        card = models[name]
+        folds = list(card["folds"].values())
+        rmse = float(np.mean([fold["rmse"] for fold in folds]))
+        spread = "" if card["sd"] is None else f" ± {card['sd']:.3f}"
+        budget = "–" if name == OURS else _seconds(card)
+        lines.append(
+            f"| {name} | {budget} | {card['mae']:.3f}{spread} | {rmse:.3f} | "
+            f"{max(fold['max_error'] for fold in folds):.1f} | {len(folds)} |"
         )
     return "\n".join(lines)

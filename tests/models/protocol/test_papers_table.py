@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.protocol.papers_table import system_tables
+from models.protocol.papers_table import refractive_table, system_tables, tail_table
 
 
 def card(**by_split: float) -> dict[str, Any]:
@@ -39,3 +39,34 @@ def test_a_model_without_a_split_in_common_stands_alone() -> None:
 def test_a_part_that_only_ours_has_is_no_comparison() -> None:
     assert system_tables({"physics": card(s1=1.0)}, "static", "mae_9") == []
     assert system_tables({"dtnet": card(s1=1.0)}, "ionic", "mae_9") == []
+
+
+def test_the_extremes_merit_by_merit_with_ours_last() -> None:
+    figures = {"n_left_out": 86, "recall_top_2": 0.5, "recall_top_5": 0.75, "log_error": 1.0}
+    cards = [
+        {"merit": merit, "variant": name, "figures": {**figures, "rank_correlation": -0.1}}
+        for name in ("physics", "goectp-icom+pretrained", "dtnet")
+        for merit in ("mean", "anisotropy")
+    ]
+    rows = [row.split(" | ")[0] for row in tail_table(cards).splitlines()[2:]]
+    assert rows == [
+        f"| {merit}: {name}"
+        for merit in ("anisotropy", "mean")
+        for name in ("dtnet", "goectp-icom+pretrained", "physics")
+    ]
+    assert tail_table(cards[:1]).endswith("| 86 | 0.50 | 0.75 | -0.10 | 1.00 |")
+
+
+def test_refractive_indices_of_as_many_folds_as_there_are() -> None:
+    def folds(*errors: float) -> dict[int, dict[str, float]]:
+        return {i: {"mae": e, "rmse": 2 * e, "max_error": 10 * e} for i, e in enumerate(errors)}
+
+    limited, unlimited = {"cpu_seconds_per_network": 240.0}, {"cpu_seconds_per_network": None}
+    models = {
+        "physics": {"budget": unlimited, "folds": folds(0.1, 0.3), "mae": 0.2, "sd": 0.1414},
+        "dtnet": {"budget": limited, "folds": folds(0.4), "mae": 0.4, "sd": None},
+    }
+    assert refractive_table(models).splitlines()[2:] == [
+        "| dtnet | 240 | 0.400 | 0.800 | 4.0 | 1 |",
+        "| physics | – | 0.200 ± 0.141 | 0.400 | 3.0 | 2 |",
+    ]
