@@ -9,6 +9,7 @@ crystals as they were given, reduced by their symmetry: what a screening reads a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -88,16 +89,28 @@ class FeatureCache:
     """
 
     def __init__(
-        self, encoder: EncoderName, directory: Path | None = None, device: str = "cpu"
+        self,
+        encoder: EncoderName,
+        directory: Path | None = None,
+        device: str = "cpu",
+        *,
+        trained: bool = True,
     ) -> None:
         self.encoder_name = encoder
         self.device = device
+        self.trained = trained
         self.root = directory if directory is not None else cache_directory()
-        self.store = _Store(self.root / "features" / f"{encoder}-v{FORMAT}")
+        name = f"{encoder}{'' if trained else '-untrained'}-v{FORMAT}"
+        self.store = _Store(self.root / "features" / name)
         # Rotations and volume are the structure's own: what is predicted for it must not depend on
         # which twin, equal but for the last digits, was seen first.
-        self.reduced_store = _Store(self.root / "crystals" / f"{encoder}-v{FORMAT}", None)
+        self.reduced_store = _Store(self.root / "crystals" / name, None)
         self._encoder: Encoder | None = None
+
+    @functools.cached_property
+    def untrained(self) -> FeatureCache:
+        """Features of the same encoder with random weights."""
+        return FeatureCache(self.encoder_name, self.root, self.device, trained=False)
 
     @property
     def encoder(self) -> Encoder:
@@ -105,7 +118,7 @@ class FeatureCache:
         if self._encoder is None:
             from models.encoder import Encoder
 
-            self._encoder = Encoder(self.encoder_name, self.device)
+            self._encoder = Encoder(self.encoder_name, self.device, trained=self.trained)
         return self._encoder
 
     def reduced(

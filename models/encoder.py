@@ -22,6 +22,10 @@ from models.settings import EncoderName
 from screening.errors import UserError
 from screening.symmetry import Cell
 
+UNTRAINED_SCALE = 1_000.0
+"""With random weights, vectors and rank-2 tensors are about as many times smaller than with trained
+ones: too small for half precision and for the floors of the readouts' scales."""
+
 
 @dataclass(frozen=True)
 class FeatureLayout:
@@ -67,13 +71,16 @@ class Encoder:
         ``7net-l3i5`` or ``7net-0``; both come inside the sevenn package, no network needed.
     device
         ``cpu`` or ``cuda``.
+    trained
+        False: random weights, to see what training the potential was worth.
     """
 
-    def __init__(self, name: EncoderName, device: str = "cpu") -> None:
-        model, config = load(name)
+    def __init__(self, name: EncoderName, device: str = "cpu", *, trained: bool = True) -> None:
+        model, config = load(name, trained=trained)
         from e3nn import o3
 
         self.name = name
+        self._scale = (1.0, 1.0, 1.0) if trained else (1.0, UNTRAINED_SCALE, UNTRAINED_SCALE)
         self.device = torch.device(device)
         self.cutoff = float(config["cutoff"])
         self._numbers = {int(z) for z in config["_type_map"]}
@@ -152,8 +159,8 @@ class Encoder:
         )
         parity = (1.0, -1.0, 1.0)  # 0e, 1o, 2e
         parts = [
-            torch.cat([(a[l] + parity[l] * b[l]) / 2 for a, b in zip(plain, inverted, strict=True)
-                       if l in a], dim=1)
+            torch.cat([(a[l] + parity[l] * b[l]) * (self._scale[l] / 2)
+                       for a, b in zip(plain, inverted, strict=True) if l in a], dim=1)
             for l in range(3)
         ]  # fmt: skip
         return torch.cat(parts, dim=1)

@@ -23,8 +23,14 @@ numbers do not depend on its company in the last bit: a campaign that was killed
 on exactly as it would have."""
 
 
-def load(name: EncoderName) -> tuple[Any, dict[str, Any]]:
-    """The network and its configuration; the weights come inside the sevenn package."""
+def load(name: EncoderName, *, trained: bool = True) -> tuple[Any, dict[str, Any]]:
+    """The network and its configuration; the weights come inside the sevenn package.
+
+    Parameters
+    ----------
+    trained
+        False: the same network with random weights, always the same ones.
+    """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -32,10 +38,24 @@ def load(name: EncoderName) -> tuple[Any, dict[str, Any]]:
 
         checkpoint = load_checkpoint(name)
         model = checkpoint.build_model()
+        if not trained:
+            model = _untrained(model, checkpoint.config)
     model.delete_module_by_key("force_output")
     model.key_grad = None  # sevenn's own forces need stresses too; ours come from the edges
     replace_convolutions(model)
     return model.eval().requires_grad_(False), checkpoint.config
+
+
+def _untrained(trained: Any, config: dict[str, Any]) -> Any:
+    """The same network with fresh weights; what it divides by is counted, not learned."""
+    from sevenn.model_build import build_E3_equivariant_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: Any = build_E3_equivariant_model(config)
+    counted = {k: v for k, v in trained.state_dict().items() if k.endswith(".denominator")}
+    model.load_state_dict(counted, strict=False)
+    return model.float()
 
 
 class Graph:

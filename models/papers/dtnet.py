@@ -88,6 +88,8 @@ class DTNet(PaperNetwork):
         The only layer of the encoder whose features are used, 0 to 3; None: all.
     n_layers
         Layers of the encoder, of which the last has scalars only.
+    trained
+        False: features of the encoder with random weights.
     """
 
     basis: Tensor
@@ -97,10 +99,16 @@ class DTNet(PaperNetwork):
     tensor_rms: Tensor
 
     def __init__(
-        self, layout: FeatureLayout, *, bonds: bool, layer: int | None = None, n_layers: int = 5
+        self,
+        layout: FeatureLayout,
+        *,
+        bonds: bool,
+        layer: int | None = None,
+        n_layers: int = 5,
+        trained: bool = True,
     ) -> None:
         super().__init__()
-        self.layout, self.layer, self.n_layers = layout, layer, n_layers
+        self.layout, self.layer, self.n_layers, self.trained = layout, layer, n_layers, trained
         self.register_buffer("basis", spherical_basis(), persistent=False)
         c = [layout.scalars, layout.vectors, layout.tensors]
         self.register_buffer("scalar_mean", torch.zeros(c[0]))
@@ -122,7 +130,8 @@ class DTNet(PaperNetwork):
 
     def graph(self, structure: Structure, cache: FeatureCache) -> Data:
         """Representatives with their features, and edges from each to its neighbours' orbits."""
-        ((crystal, features),) = cache.reduced([structure])
+        own = cache if self.trained else cache.untrained
+        ((crystal, features),) = own.reduced([structure])
         edges, vectors = neighbours(crystal.cell, CUTOFF)
         place = {int(atom): row for row, atom in enumerate(crystal.representatives)}
         kept = [e for e, atom in enumerate(edges[0]) if int(atom) in place]

@@ -12,7 +12,7 @@ from screening.errors import UserError
 OURS = "physics"
 """Name of our own model among the others."""
 _GOECTP = ("standard", "1-layer", "pretrained")
-_DTNET = tuple(f"layer-{n}" for n in range(4))
+_DTNET = (*(f"layer-{n}" for n in range(4)), "random")
 OPTIONS: dict[str, tuple[str, ...]] = {
     "dtnet": _DTNET,
     "dtnet-simple": _DTNET,

@@ -78,7 +78,8 @@ def build(name: str, layout: FeatureLayout) -> PaperNetwork:
     if choice.base.startswith("dtnet"):
         from models.papers.dtnet import DTNet
 
-        return DTNet(layout, bonds=choice.base == "dtnet", layer=choice.layer)
+        bonds, trained = choice.base == "dtnet", "random" not in choice.options
+        return DTNet(layout, bonds=bonds, layer=choice.layer, trained=trained)
     if choice.base.startswith("goectp"):
         from models.papers.goectp import LAYERS, GoeCTP
 

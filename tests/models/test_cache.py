@@ -49,6 +49,20 @@ def test_features_are_the_encoder_s_to_half_precision(
         assert np.abs(kept - rows).max() < 5e-4 * np.abs(rows).max()
 
 
+def test_an_encoder_with_random_weights_is_always_the_same_and_has_a_place_of_its_own(
+    fresh_cache: FeatureCache, crystals: list[Any]
+) -> None:
+    random = fresh_cache.untrained.features(crystals[:2])
+    trained = fresh_cache.features(crystals[:2])
+    assert len(files(fresh_cache)) == 4
+    again = FeatureCache(
+        fresh_cache.encoder_name, fresh_cache.root / "again", trained=False
+    ).features(crystals[:2])
+    for found, other, known in zip(random, again, trained, strict=True):
+        assert found.std() > 0 and np.array_equal(found, other)
+        assert found.shape == known.shape and not np.allclose(found, known, atol=0.1)
+
+
 def test_features_too_large_for_half_precision_are_scaled_as_a_whole(
     fresh_cache: FeatureCache, prototypes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

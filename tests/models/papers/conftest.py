@@ -18,7 +18,8 @@ OUTPUTS = ("out", "scalar_out", "vector_out", "tensor_out")
 @pytest.fixture
 def double(cache: FeatureCache, prototypes: dict[str, Any]) -> Iterator[None]:
     """Networks and graphs are made in double precision; the encoder is not."""
-    cache.reduced(list(prototypes.values()))
+    for own in (cache, cache.untrained):
+        own.reduced(list(prototypes.values()))
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield

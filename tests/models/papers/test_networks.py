@@ -20,7 +20,7 @@ from screening.symmetry import asymmetry, point_group_rotations
 GRAPH = (
     "goectp", "goectp-mat", "goectp-icom+standard", "painn", "m3gnet", "matten", "etgnn", "gmtnet",
 )  # fmt: skip
-FEATURES = ("dtnet", "dtnet-simple+layer-2")
+FEATURES = ("dtnet", "dtnet-simple+layer-2", "dtnet-simple+random")
 EQUIVARIANT = ("painn", "m3gnet", "matten", "etgnn", "gmtnet")
 """Networks that turn with the crystal by themselves, and so see no more than the crystal."""
 NAMES = ("baddeleyite", "rutile", "quartz", "SrTiO3")
