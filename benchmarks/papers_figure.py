@@ -38,16 +38,18 @@ def main() -> None:
     groups = ("all", *SYSTEMS)
     figure, panel = pyplot.subplots(figsize=(11, 4), layout="constrained")
     width = 0.8 / len(cards)
+    colours = matplotlib.colormaps["tab20"]
     for place, (name, card) in enumerate(cards.items()):
         values = [values_on(card, PART, METRIC, group, splits) for group in groups]
         means = [np.mean(v) if v else np.nan for v in values]
         spreads = [np.std(v, ddof=1) if len(v) > 1 else 0 for v in values]
         x = np.arange(len(groups)) + (place - (len(cards) - 1) / 2) * width
-        colour = "#222222" if name == OURS else None
+        colour = "#222222" if name == OURS else colours(place)
         label = f"{name} (ours)" if name == OURS else name
         panel.bar(x, means, width, yerr=spreads, label=label, color=colour)
     panel.set_xticks(range(len(groups)), groups)
     panel.set_ylabel("static MAE over nine elements")
+    panel.set_title(f"split{'s' * (len(splits) > 1)} {', '.join(map(str, splits))}", fontsize=10)
     panel.legend(ncols=4, frameon=False, fontsize="small")
     figure.savefig(options.out / "papers.png", dpi=110)
 
