@@ -26,6 +26,8 @@ Model = Annotated[
 ]
 PAPERS = "papers"
 """Below the directory of the cards: those of the published models."""
+NAMED = 20
+"""So many of the crystals that are left out of a prediction are named."""
 NINETY = 2
 """Place of the 90 % interval."""
 
@@ -64,6 +66,7 @@ def predict(
 
     ε̄ is a third of the trace; below it the interval that holds the DFPT value in 90 of 100
     crystals like those trained on; n is the square root of the mean electronic eigenvalue.
+    Crystals that cannot be read or predicted are named at the end, and the exit status is then 1.
     """
     from models.cache import FeatureCache, ForceConstantCache
     from models.settings import FUNCTIONALS
@@ -71,10 +74,11 @@ def predict(
 
     if functional not in FUNCTIONALS:
         raise UserError(f"There is no functional '{functional}' here; PBE or PBEsol.")
-    materials = read_crystals(structures, band_gaps)
+    read, refused = read_crystals(structures, band_gaps)
     ensemble = _ensemble(model)
     cache = FeatureCache(ensemble.settings.encoder, device=_device(ensemble))
-    _check_elements(materials, ensemble)
+    materials, unknown = _predictable(read, ensemble)
+    refused += unknown
     with _progress() as progress:
         prediction = ensemble.predict(
             [m.structure for m in materials],
@@ -89,6 +93,12 @@ def predict(
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
     else:
         _show(rows)
+    for sentence in refused[:NAMED]:
+        typer.echo(f"Left out: {sentence}", err=True)
+    if len(refused) > NAMED:
+        typer.echo(f"Left out: {len(refused) - NAMED} more.", err=True)
+    if refused:
+        raise typer.Exit(1)
 
 
 def prediction_rows(
@@ -341,17 +351,26 @@ def _device(ensemble: Predictor) -> str:
     return str(resolve_device(ensemble.settings.device))
 
 
-def _check_elements(materials: list[Material], ensemble: Predictor) -> None:
+def _predictable(
+    materials: list[Material], ensemble: Predictor
+) -> tuple[list[Material], list[str]]:
+    """Crystals of elements that the encoder knows, and a sentence for each of the others."""
     from models.encoder import supported_elements
 
-    supported = supported_elements(ensemble.settings.encoder)
+    encoder = ensemble.settings.encoder
+    supported = supported_elements(encoder)
+    kept, refused = [], []
     for material in materials:
-        strangers = sorted(set(material.elements) - supported)
-        if strangers:
-            raise UserError(
-                f"{material.material_id} contains {strangers[0]}, which the potential "
-                f"{ensemble.settings.encoder} does not know; leave it out."
+        if strangers := sorted(set(material.elements) - supported):
+            refused.append(
+                f"{material.material_id} contains {strangers[0]}, which the potential {encoder} "
+                "does not know; leave it out."
             )
+        else:
+            kept.append(material)
+    if not kept:
+        raise UserError(refused[0])
+    return kept, refused
 
 
 @contextlib.contextmanager

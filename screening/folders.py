@@ -29,11 +29,7 @@ def read_folder(folder: Path, band_gaps: Path | None) -> list[Material]:
         No folder, no structure files, a file that cannot be read or is disordered, two files with
         the same id, a band gap for a file that is not there.
     """
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}; check the path.")
-    paths = sorted(p for p in folder.iterdir() if _is_structure(p.name) and p.is_file())
-    if not paths:
-        raise UserError(f"{folder} holds no structure files; put {', '.join(PATTERNS)} there.")
+    paths = structure_files(folder)
     gaps = read_gaps(band_gaps) if band_gaps is not None else {}
     materials: dict[str, Material] = {}
     for path in paths:
@@ -48,6 +44,22 @@ def read_folder(folder: Path, band_gaps: Path | None) -> list[Material]:
             "structure; correct the name or add the file."
         )
     return list(materials.values())
+
+
+def structure_files(folder: Path) -> list[Path]:
+    """CIF and POSCAR files of a folder, sorted.
+
+    Raises
+    ------
+    UserError
+        No folder, or none in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}; check the path.")
+    paths = sorted(p for p in folder.iterdir() if _is_structure(p.name) and p.is_file())
+    if not paths:
+        raise UserError(f"{folder} holds no structure files; put {', '.join(PATTERNS)} there.")
+    return paths
 
 
 def _is_structure(name: str) -> bool:

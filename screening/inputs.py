@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from screening.ase_files import read_ase
 from screening.errors import UserError
-from screening.folders import read_folder, read_gaps, read_structure
+from screening.folders import read_gaps, read_structure, structure_files
 from screening.material import Material
-from screening.tables import read_candidates
+from screening.tables import read_usable_candidates
 
 TABLES = (".parquet", ".csv", ".jsonl")
 ASE_FILES = (".db", ".xyz", ".extxyz")
 
 
-def read_crystals(paths: Sequence[Path], band_gaps: Path | None = None) -> list[Material]:
+def read_crystals(
+    paths: Sequence[Path], band_gaps: Path | None = None
+) -> tuple[list[Material], list[str]]:
     """Materials from structure files, folders of them, tables, ASE databases.
 
     Parameters
@@ -23,29 +26,44 @@ def read_crystals(paths: Sequence[Path], band_gaps: Path | None = None) -> list[
         CSV with ``file`` (or ``material_id``) and ``band_gap`` in eV, for structures that come
         without.
 
+    Returns
+    -------
+    tuple
+        The crystals that can be read, and a sentence for each that cannot.
+
     Raises
     ------
     UserError
-        Something that is not there or cannot be read; nothing at all.
+        A path that is not there, a folder or table with nothing in it, no crystal that can be read.
     """
     gaps = read_gaps(band_gaps) if band_gaps is not None else {}
     found: list[Material] = []
+    refused: list[str] = []
     for path in paths:
-        if path.is_dir():
-            found += read_folder(path, None)
-        elif path.suffix.lower() in TABLES:
-            found += read_candidates(path)
-        elif path.suffix.lower() in ASE_FILES:
-            from screening.ase_files import read_ase
-
-            found += read_ase(path).items
-        elif path.is_file():
-            found.append(read_structure(path))
-        else:
-            raise UserError(f"There is no file or folder {path}; check the path.")
+        items, reasons = _read(path)
+        found += items
+        refused += reasons
     for material in found:
         if material.band_gap is None:
             material.band_gap = gaps.get(material.material_id)
     if not found:
-        raise UserError("There is no crystal in what was given.")
-    return found
+        raise UserError(refused[0] if refused else "There is no crystal in what was given.")
+    return found, refused
+
+
+def _read(path: Path) -> tuple[list[Material], list[str]]:
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        return read_usable_candidates(path)
+    if suffix in ASE_FILES:
+        pulled = read_ase(path)
+        return pulled.items, [f"{path}: {n} {why}." for why, n in pulled.refused.counts().items()]
+    if not path.exists():
+        raise UserError(f"There is no file or folder {path}; check the path.")
+    found, refused = [], []
+    for file in structure_files(path) if path.is_dir() else [path]:
+        try:
+            found.append(read_structure(file))
+        except UserError as error:
+            refused.append(str(error))
+    return found, refused

@@ -46,6 +46,27 @@ def candidates_from_frame(frame: pd.DataFrame, what: str) -> list[Material]:
     return _unique(materials, [m.material_id for m in materials], what)
 
 
+def read_usable_candidates(path: Path) -> tuple[list[Material], list[str]]:
+    """Like :func:`read_candidates`, but rows whose structure cannot be used are left out.
+
+    Returns
+    -------
+    tuple
+        The materials, their structures read, and why each of the others was refused.
+    """
+    frame = read_frame(path)
+    _require(frame, ["material_id", "structure"], str(path))
+    materials, reasons = [], []
+    for row in _rows(frame):
+        try:
+            material = _material(row, str(path))
+            if len(material.structure):
+                materials.append(material)
+        except UserError as error:
+            reasons.append(str(error))
+    return _unique(materials, [m.material_id for m in materials], str(path)), reasons
+
+
 def read_known(path: Path) -> list[KnownMaterial]:
     """Materials with known tensors from a table.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pymatgen.core import Lattice, Structure
 
 from models.shipped import DIRECTORY
 from screening.builtin import builtin_hidden, builtin_known
@@ -72,8 +73,6 @@ def test_a_model_from_a_table_is_not_the_one_that_comes_along(place: Path, scree
 
 
 def bad_files(place: Path) -> None:
-    from pymatgen.core import Lattice, Structure
-
     (place / "empty.cif").write_text("")
     cubic = Lattice.cubic(4.0)
     mixed = Structure(cubic, [{"Mg": 0.5, "Zn": 0.5}, "O"], [[0, 0, 0], [0.5] * 3])
@@ -103,9 +102,31 @@ def test_bad_structures(name: str, place: Path, screen: Any) -> None:
         assert word in done.err
 
 
-def odd(place: Path) -> list[str]:
-    from pymatgen.core import Lattice, Structure
+def test_what_is_bad_is_named_and_the_rest_is_predicted(
+    place: Path, prototypes: dict[str, Any], screen: Any
+) -> None:
+    bad_files(place)
+    folder = place / "some-bad"
+    folder.mkdir()
+    prototypes["rutile"].to(str(folder / "rutile.cif"))
+    (folder / "cut.cif").write_text("data_cut\n_cell_length_a 4.0\n")
+    mixed = Structure.from_file(place / "mixed.cif")
+    rows = [("good", prototypes["NaCl"]), ("mixed", mixed)]
+    table = [{"material_id": name, "structure": json.dumps(s.as_dict())} for name, s in rows]
+    (place / "table.jsonl").write_text("\n".join(json.dumps(row) for row in table))
+    named = "POSCAR-radium some-bad table.jsonl empty.cif"
+    done = screen(place, f"predict {named} --model model --no-physics --json")
+    assert done.status == 1
+    found = {row["material_id"] for row in json.loads(done.out)}
+    assert found == {"rutile", "good"}
+    left_out = [line for line in done.err.splitlines() if line.startswith("Left out: ")]
+    assert len(left_out) == 4
+    for line, words in zip(left_out, ("cut.cif", "mixed", "empty.cif", "Ra"), strict=True):
+        assert words in line
+    assert "Traceback" not in done.err
 
+
+def odd(place: Path) -> list[str]:
     box = Lattice.cubic(14.0)
     crystals = {
         "single": Structure(Lattice.cubic(3.3), ["Xe"], [[0, 0, 0]]),
