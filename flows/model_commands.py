@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
+from flows.model_display import prediction_rows, show_predictions
 from flows.options import AsJson
 from screening.errors import UserError
 
 if TYPE_CHECKING:
     from models.cache import FeatureCache
-    from models.ensemble import Prediction
     from models.predictor import Predictor
     from screening.material import Material
 
@@ -28,8 +27,6 @@ PAPERS = "papers"
 """Below the directory of the cards: those of the published models."""
 NAMED = 20
 """So many of the crystals that are left out of a prediction are named."""
-NINETY = 2
-"""Place of the 90 % interval."""
 
 
 def register(app: typer.Typer) -> None:
@@ -92,47 +89,13 @@ def predict(
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
     else:
-        _show(rows)
+        show_predictions(rows)
     for sentence in refused[:NAMED]:
         typer.echo(f"Left out: {sentence}", err=True)
     if len(refused) > NAMED:
         typer.echo(f"Left out: {len(refused) - NAMED} more.", err=True)
     if refused:
         raise typer.Exit(1)
-
-
-def prediction_rows(
-    materials: list[Material], prediction: Prediction, ensemble: Predictor
-) -> list[dict[str, Any]]:
-    """One plain record per crystal, tensors in the crystal's own Cartesian frame."""
-    from models.calibration import PARTS
-
-    central = {part: prediction.central(part) for part in PARTS}
-    rows = []
-    for i, material in enumerate(materials):
-        row: dict[str, Any] = {
-            "material_id": material.material_id,
-            "formula": material.formula,
-            "n_sites": material.n_sites,
-            "band_gap": material.band_gap,
-        }
-        for part in PARTS:
-            tensor = central[part][i]
-            mean = float(np.trace(tensor) / 3)
-            reach = prediction.deviation(part)[i] * ensemble.calibration.quantiles[part][NINETY]
-            row[part] = {
-                "tensor": np.round(tensor, 4).tolist(),
-                "eigenvalues": np.round(np.linalg.eigvalsh(tensor), 4).tolist(),
-                "mean": round(mean, 4),
-                "interval_90": [round(float(mean * np.exp(s * reach)), 4) for s in (-1, 1)],
-            }
-        electronic, static = row["electronic"], row["static"]
-        row["refractive_index"] = round(float(np.sqrt(electronic["mean"])), 4)
-        row["anisotropy"] = round(static["eigenvalues"][2] / static["eigenvalues"][0], 4)
-        row["in_domain"] = bool(prediction.distance[i] <= 1)
-        row["physical"] = bool(prediction.physical[i])
-        rows.append(row)
-    return rows
 
 
 def train(
@@ -380,30 +343,3 @@ def _progress() -> Iterator[Any]:
 
     with Reporter() as reporter:
         yield reporter.progress
-
-
-def _show(rows: list[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("crystal", "ε̄ static", "ε̄∞", "ε̄ ionic", "n", "λmax/λmin", ""):
-        table.add_column(heading, justify="left" if heading in ("crystal", "") else "right")
-    for row in rows:
-        notes = [] if row["in_domain"] else ["outside the domain"]
-        notes += ["force constants"] if row["physical"] else []
-        parts = [_with_interval(row[part]) for part in ("static", "electronic", "ionic")]
-        name = row["formula"]
-        if row["material_id"] != name:
-            name = f"{name} {row['material_id']}"
-        table.add_row(
-            name, *parts, f"{row['refractive_index']:.2f}", f"{row['anisotropy']:.2f}",
-            ", ".join(notes),
-        )  # fmt: skip
-    Console().print(table)
-
-
-def _with_interval(part: dict[str, Any]) -> str:
-    low, high = part["interval_90"]
-    return f"{part['mean']:.3g}\n{low:.3g}–{high:.3g}"
