@@ -19,7 +19,7 @@ from matplotlib import pyplot
 
 from models.papers.names import OURS
 from models.protocol.benchmark import SYSTEMS
-from models.protocol.papers_table import common_splits, read, values_on
+from models.protocol.papers_table import common_splits, named, read, values_on
 
 PART, METRIC = "static", "mae_9"
 
@@ -49,7 +49,7 @@ def main() -> None:
         panel.bar(x, means, width, yerr=spreads, label=label, color=colour)
     panel.set_xticks(range(len(groups)), groups)
     panel.set_ylabel("static MAE over nine elements")
-    panel.set_title(f"split{'s' * (len(splits) > 1)} {', '.join(map(str, splits))}", fontsize=10)
+    panel.set_title(named(splits), fontsize=10)
     panel.legend(ncols=4, frameon=False, fontsize="small")
     figure.savefig(options.out / "papers.png", dpi=110)
 

@@ -153,11 +153,7 @@ class Trial:
     def models(self, inputs: Inputs) -> list[DielectricModel]:
         """A network per head on some crystals; nothing is known of their force constants."""
         estimate = torch.zeros(1, len(inputs.sizes), 3, 3)
-        networks: list[Any] = (
-            [self.readout]
-            if self.heads == 1
-            else [Head(self.readout, number) for number in range(self.heads)]
-        )
+        networks: list[Any] = [Head(self.readout, number) for number in range(self.heads)]
         return [DielectricModel(n, inputs, estimate, self.offset) for n in networks]
 
     def learned(self, index: np.ndarray, head: int) -> np.ndarray:

@@ -82,18 +82,9 @@ def errors(table: TensorTable, work: Path) -> pd.DataFrame:
         tested, outcome = load_outcome(work / f"split-{split}.npz")
         known = table.labelled("static")[tested]
         tested = tested[known]
-        of = {
-            part: material_errors(outcome.central[part][known], table.truth(part)[tested])
-            for part in SHOWN
-        }
-        logs = {
-            part: np.log(
-                mean_permittivity(
-                    np.stack([outcome.central[part][known], table.truth(part)[tested]])
-                )
-            )
-            for part in SHOWN
-        }
+        pairs = {p: (outcome.central[p][known], table.truth(p)[tested]) for p in SHOWN}
+        logs = {p: [np.log(mean_permittivity(own)) for own in pairs[p]] for p in SHOWN}
+        mae_9 = material_errors(*pairs["static"])["mae_9"]
         for place, row in enumerate(tested):
             material = table.known[row].material
             rows.append(
@@ -102,14 +93,15 @@ def errors(table: TensorTable, work: Path) -> pd.DataFrame:
                     "functional": table.known[row].functional,
                     "elements": material.elements,
                     "band_gap": material.band_gap,
-                    "electronic": of["electronic"]["log_scalar"][place],
-                    "static": of["static"]["log_scalar"][place],
-                    "mae_9": of["static"]["mae_9"][place],
-                    **{f"predicted {part}": logs[part][0, place] for part in SHOWN},
-                    **{f"true {part}": logs[part][1, place] for part in SHOWN},
+                    "mae_9": mae_9[place],
+                    **{f"predicted {part}": logs[part][0][place] for part in SHOWN},
+                    **{f"true {part}": logs[part][1][place] for part in SHOWN},
                 }
             )
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    for part in SHOWN:
+        frame[part] = (frame[f"predicted {part}"] - frame[f"true {part}"]).abs()
+    return frame
 
 
 def groups(frame: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:

@@ -60,8 +60,8 @@ def read_usable_candidates(path: Path) -> tuple[list[Material], list[str]]:
     for row in _rows(frame):
         try:
             material = _material(row, str(path))
-            if len(material.structure):
-                materials.append(material)
+            material.structure  # noqa: B018 - only reading it tells whether it can be used
+            materials.append(material)
         except UserError as error:
             reasons.append(str(error))
     return _unique(materials, [m.material_id for m in materials], str(path)), reasons

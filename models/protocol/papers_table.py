@@ -12,6 +12,7 @@ from models.calibration import PARTS
 from models.papers.names import OPTIONS, OURS
 from models.protocol.benchmark import BY_SYSTEM, SYSTEMS
 from models.protocol.card import read_card
+from models.protocol.summary import extremes_table
 
 LABELS = {"mae_9": "MAE(9)", "mae_6": "MAE(6)"}
 Card = dict[str, Any]
@@ -86,6 +87,11 @@ def common_splits(cards: dict[str, Card], part: str) -> list[int]:
     return sorted(set.intersection(*(set(_splits(card, part)) for card in cards.values())))
 
 
+def named(splits: Sequence[int]) -> str:
+    """Such as ``splits 1, 2``."""
+    return f"split{'s' if len(splits) > 1 else ''} {', '.join(str(n) for n in splits)}"
+
+
 def values_on(
     card: Card, part: str, metric: str, system: str, splits: Sequence[int]
 ) -> list[float]:
@@ -100,10 +106,8 @@ def _splits(card: Card, part: str) -> list[int]:
 
 
 def _system_table(cards: dict[str, Card], part: str, metric: str, splits: Sequence[int]) -> str:
-    numbers = ", ".join(str(n) for n in splits)
-    where = f"split{'s' if len(splits) > 1 else ''} {numbers}"
     lines = [
-        f"| {part}, {LABELS[metric]}, {where} | " + " | ".join(cards) + " |",
+        f"| {part}, {LABELS[metric]}, {named(splits)} | " + " | ".join(cards) + " |",
         "|---" * (len(cards) + 1) + "|",
     ]
     for system in ("all", *SYSTEMS):
@@ -159,17 +163,7 @@ def facts_table(cards: dict[str, Card]) -> str:
 
 def tail_table(cards: list[Card]) -> str:
     """What comes back of the left-out extremes, merit by merit, ours last."""
-    lines = [
-        "| tail | left out | recall in top 2 % | in top 5 % | rank correlation | log error |",
-        "|---|---|---|---|---|---|",
-    ]
-    for card in sorted(cards, key=lambda c: (c["merit"], _place(c["variant"]))):
-        f = card["figures"]
-        lines.append(
-            f"| {card['merit']}: {card['variant']} | {f['n_left_out']} | {f['recall_top_2']:.2f} | "
-            f"{f['recall_top_5']:.2f} | {f['rank_correlation']:.2f} | {f['log_error']:.2f} |"
-        )
-    return "\n".join(lines)
+    return extremes_table(sorted(cards, key=lambda card: _place(card["variant"])))
 
 
 def refractive_table(models: dict[str, Card]) -> str:

@@ -22,7 +22,7 @@ ORDER = ("median", "composition", "direct", "direct-gap", "physics")
 def summary(cards: Path) -> str:
     """Markdown tables of all cards in a directory: splits, tail test, what was left out whole."""
     splits, tails, unlike = read_cards(cards)
-    tables = [*(part_table(part, splits) for part in PARTS), _tail_table(tails)]
+    tables = [*(part_table(part, splits) for part in PARTS), extremes_table(tails)]
     return "\n\n".join([*tables, *(_unlike_table(card) for card in unlike)])
 
 
@@ -65,7 +65,8 @@ def _covered(figures: dict[str, Any]) -> str:
     return "–" if share is None else f"{share:.1%}"
 
 
-def _tail_table(cards: list[dict[str, Any]]) -> str:
+def extremes_table(cards: list[dict[str, Any]]) -> str:
+    """What comes back of the left-out extremes, merit by merit, variants as they come."""
     lines = [
         "| tail | left out | recall in top 2 % | in top 5 % | rank correlation | log error |",
         "|---|---|---|---|---|---|",
