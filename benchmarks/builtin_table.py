@@ -78,7 +78,7 @@ def record(crystal: Crystal, calculation: Calculation, engine: AbinitEngine) -> 
     total = None if electronic is None or ionic is None else electronic + ionic
     charges = output.born_charges
     last = output.attempts[-1]["settings"] if output.attempts else {}
-    used = {name: last[name] for name in ("ecut", "k_spacing") if name in last}
+    used = {name: last[name] for name in ("ecut", "k_spacing", "fft_box") if name in last}
     return {
         "name": crystal.name,
         "prototype": crystal.prototype,

@@ -19,7 +19,7 @@ from matplotlib import pyplot
 
 from models.papers.names import OURS
 from models.protocol.benchmark import SYSTEMS
-from models.protocol.papers_table import common_splits, named, read, values_on
+from models.protocol.papers_table import common_splits, is_study, named, read, values_on
 
 PART, METRIC = "static", "mae_9"
 
@@ -33,7 +33,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/figures"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    cards = {n: c for n, c in read(options.cards / "papers").items() if PART in c["figures"]}
+    every = read(options.cards / "papers")
+    cards = {n: c for n, c in every.items() if PART in c["figures"] and not is_study(n)}
     splits = common_splits(cards, PART)
     groups = ("all", *SYSTEMS)
     figure, panel = pyplot.subplots(figsize=(11, 4), layout="constrained")

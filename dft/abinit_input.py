@@ -41,7 +41,7 @@ class Tuning:
 
     Attributes
     ----------
-    ecut, k_spacing, scf_tolerance, response_tolerance
+    ecut, k_spacing, scf_tolerance, response_tolerance, fft_box
         See :class:`dft.abinit_settings.Accuracy`.
     scf_steps, response_steps
         Self-consistency cycles that may be used.
@@ -63,6 +63,7 @@ class Tuning:
     k_spacing: float
     scf_tolerance: float
     response_tolerance: float
+    fft_box: float = 2.0
     scf_steps: int = 60
     response_steps: int = 80
     mixing: float = 0.7
@@ -82,6 +83,7 @@ class Tuning:
             k_spacing=settings.k_spacing or level.k_spacing,
             scf_tolerance=level.scf_tolerance,
             response_tolerance=level.response_tolerance,
+            fft_box=level.fft_box,
             relax=settings.relax,
             # A mesh that a person chose stays.
             refine=settings.k_spacing is None,
@@ -224,6 +226,7 @@ class Inputs:
             return []
         return [
             f"pawecutdg {2 * self.tuning.ecut:g}",
+            f"boxcutmin {self.tuning.fft_box:g}",
             "pawxcdev 0",
             f"pawovlp {self.tuning.overlap_percent:g}",
         ]

@@ -136,5 +136,5 @@ def _unstable(tuning: Tuning, finding: Finding, count: int) -> tuple[Tuning, str
 def _finer(tuning: Tuning) -> tuple[Tuning, str]:
     ecut, spacing = round(tuning.ecut * 1.25), round(tuning.k_spacing * 0.75, 3)
     return dataclasses.replace(
-        tuning, ecut=float(ecut), k_spacing=spacing
+        tuning, ecut=float(ecut), k_spacing=spacing, fft_box=2.0
     ), f"finer mesh ({spacing:g} 1/Å) and higher cutoff ({ecut} Ha)"

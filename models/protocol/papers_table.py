@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from models.calibration import PARTS
-from models.papers.names import OPTIONS, OURS
+from models.papers.names import OPTIONS, OURS, parse
 from models.protocol.benchmark import BY_SYSTEM, SYSTEMS
 from models.protocol.card import read_card
 from models.protocol.summary import extremes_table
 
+STUDIED = ("layer", "random", "1-layer")
+"""How the options begin that the papers' studies of layers are about."""
 LABELS = {"mae_9": "MAE(9)", "mae_6": "MAE(6)"}
 Card = dict[str, Any]
 
@@ -31,19 +33,49 @@ def _place(name: str) -> tuple[int, str]:
 
 
 def tables(directory: Path) -> str:
-    """Markdown: errors by crystal system, training and symmetry, extremes, refractive indices."""
-    cards = read(directory)
+    """Markdown: errors by crystal system, layers, training and symmetry, extremes, indices."""
+    every = read(directory)
+    cards = {name: card for name, card in every.items() if not is_study(name)}
     found = [
         table
         for part in PARTS
         for metric in BY_SYSTEM
         for table in system_tables(cards, part, metric)
     ]
+    if len(cards) < len(every):
+        found.append(study_table(every))
     tails = [read_card(path) for path in directory.glob("*-tail-*.yaml")]
     last = [tail_table(tails)] if tails else []
     if (path := directory / "refractive.yaml").exists():
         last.append(refractive_table(read_card(path)["models"]))
-    return "\n\n".join([_budgets(cards), *found, facts_table(cards), *last])
+    return "\n\n".join([_budgets(cards), *found, facts_table(every), *last])
+
+
+def is_study(name: str) -> bool:
+    """Whether a model was run to learn what its layers, or the encoder's, are worth."""
+    return name != OURS and any(option.startswith(STUDIED) for option in parse(name).options)
+
+
+def study_table(cards: dict[str, Card]) -> str:
+    """Static errors of models with other layers, each family on the splits that it shares."""
+    lines = [
+        "| layers | " + " | ".join(LABELS.values()) + " | CPU s | passes | splits |",
+        "|---" * (len(LABELS) + 4) + "|",
+    ]
+    for base in dict.fromkeys(parse(name).base for name in cards if is_study(name)):
+        family = {n: c for n, c in cards.items() if n == base or _studies(n, base)}
+        splits = common_splits(family, "static")
+        for name, card in family.items():
+            run = card["figures"]["static"]["runs"][0]
+            values = (values_on(card, "static", metric, "all", splits) for metric in LABELS)
+            cells = [name, *(f"{np.mean(own):.3f}" for own in values), f"{run['cpu_seconds']:.0f}"]
+            cells += [str(run["epochs"]), ", ".join(str(n) for n in splits)]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _studies(name: str, base: str) -> bool:
+    return is_study(name) and parse(name).base == base
 
 
 def _budgets(cards: dict[str, Card]) -> str:

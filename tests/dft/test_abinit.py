@@ -57,7 +57,7 @@ def salt() -> Material:
 
 @pytest.fixture(scope="module")
 def stretched() -> Material:
-    return Material("stretched NaCl", salt_crystal(1.1))
+    return Material("stretched NaCl", salt_crystal(1.13))
 
 
 def prepared(root: Path, material: Material, settings: AbinitSettings) -> Calculation:
@@ -93,22 +93,23 @@ def test_killed_in_the_response_it_goes_on_and_ends_as_undisturbed(
 
     monkeypatch.chdir(tmp_path)
     undisturbed = climb(stretched.structure, CRUDE)
-    for name, tolerance in (
-        ("electronic", 1e-4),
-        ("born_charges", 1e-4),
-        ("frequencies_thz", 0.01),
-    ):
+    for name in ("electronic", "born_charges"):
         np.testing.assert_allclose(
-            getattr(output, name), getattr(undisturbed, name), atol=tolerance, err_msg=name
+            getattr(output, name), getattr(undisturbed, name), atol=1e-4, err_msg=name
         )
+    # What is calculated, to the tolerance of the response, is the square of a frequency.
+    squares = [f * np.abs(f) for o in (output, undisturbed) if (f := o.frequencies_thz) is not None]
+    np.testing.assert_allclose(*squares, atol=0.002 * squares[0].max())
     # Stretched so far, and with so coarse a mesh, it is not stable: ε∞ is kept, the rest is not.
     judgement = judge(stretched.structure, undisturbed)
     assert judgement.verdict is Verdict.IMAGINARY_MODE and "mean ε∞ is 3.0" in judgement.detail
     assert undisturbed.ionic is None and undisturbed.electronic is not None
     # The tensor is uniaxial about the stretched axis, wherever the frame has it.
     values, vectors = np.linalg.eigh(undisturbed.electronic)
-    assert values[2] - values[0] > 2e-3 and values[1] - values[0] < 1e-5
-    assert abs(vectors[:, 2] @ FRAME[0]) == pytest.approx(1, abs=1e-6)
+    gaps = np.diff(values)
+    assert gaps.max() > 2e-3 and gaps.min() < 1e-4
+    axis = vectors[:, 2 if gaps[1] > gaps[0] else 0]
+    assert abs(axis @ FRAME[0]) == pytest.approx(1, abs=1e-6)
     # Nothing bulky stays behind.
     assert not [*calculation.directory.rglob("*WFK*"), *calculation.directory.rglob("*1WF*")]
 

@@ -159,12 +159,13 @@ def test_inputs_hold_the_recipe() -> None:
         lines = text.splitlines()
         for line in ("nband 8", "nbdbuf 0", "pawxcdev 0", "occopt 1", "pawecutdg 50", "ecut 25"):
             assert line in lines, line
+        assert f"boxcutmin {LEVELS['standard'].fft_box:g}" in lines
         assert "znucl 12 8" in lines and "typat 1 2" in lines
     assert "ird1wf 1" not in inputs.response(restart=False)
     assert "ird1wf 1" in inputs.response(restart=True)
     assert "nband 10" in inputs.gap()
     other = dataclasses.replace(inputs, is_paw=False).ground_state()
-    assert "paw" not in other.replace("../paw", "")
+    assert "paw" not in other.replace("../paw", "") and "boxcutmin" not in other
     assert "dieflag 1" in anaddb(sum_rules=True, ionic=True)
     assert "chneut 0" in anaddb(sum_rules=False, ionic=False)
 
@@ -202,7 +203,7 @@ def test_what_the_engine_cannot_do_is_refused_with_the_reason(folder: Path) -> N
     assert ignoring.cannot(magnetic) is None
 
 
-TUNING = Tuning(ecut=20, k_spacing=0.5, scf_tolerance=1e-10, response_tolerance=1e-6)
+TUNING = Tuning(ecut=20, k_spacing=0.5, scf_tolerance=1e-10, response_tolerance=1e-6, fft_box=1.5)
 
 
 @pytest.mark.parametrize("failure", [f for f in Failure if f is not Failure.PROGRAM])
@@ -230,6 +231,7 @@ def test_the_ladder_asks_for_what_the_failure_needs() -> None:
     assert first(Failure.RESPONSE).response_steps > TUNING.response_steps
     assert first(Failure.NEUTRALITY).k_spacing < TUNING.k_spacing
     assert first(Failure.NEUTRALITY).ecut > TUNING.ecut
+    assert first(Failure.NEUTRALITY).fft_box > TUNING.fft_box
     assert first(Failure.OVERLAP).overlap_percent > TUNING.overlap_percent
     assert first(Failure.MODE, lowest_thz=-5.0, can_relax=True).relax == "positions"
     assert first(Failure.MODE, lowest_thz=-0.5).ecut > TUNING.ecut

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.protocol.papers_table import refractive_table, system_tables, tail_table
+from models.protocol.papers_table import (
+    is_study,
+    refractive_table,
+    study_table,
+    system_tables,
+    tail_table,
+)
 
 
 def card(**by_split: float) -> dict[str, Any]:
@@ -69,4 +75,33 @@ def test_refractive_indices_of_as_many_folds_as_there_are() -> None:
     assert refractive_table(models).splitlines()[2:] == [
         "| dtnet | 240 | 0.400 | 0.800 | 4.0 | 1 |",
         "| physics | – | 0.200 ± 0.141 | 0.400 | 3.0 | 2 |",
+    ]
+
+
+def test_layers_are_compared_on_the_splits_that_a_family_shares() -> None:
+    def run(name: str, **by_split: float) -> dict[str, Any]:
+        made = card(**by_split)
+        static = made["figures"]["static"]
+        static["systems"]["all"]["mae_6"] = [2 * e for e in by_split.values()]
+        static["runs"] = [{"cpu_seconds": 600.4, "epochs": 63}]
+        return made
+
+    cards = {
+        "dtnet": run("dtnet", s1=2.0, s2=8.0),
+        "dtnet+layer-0": run("dtnet+layer-0", s1=3.0),
+        "dtnet+random": run("dtnet+random", s1=4.0),
+        "goectp-icom": run("goectp-icom", s1=5.0),
+        "goectp-icom+pretrained": run("goectp-icom+pretrained", s1=6.0),
+        "goectp-icom+1-layer": run("goectp-icom+1-layer", s1=7.0),
+        "physics": {"figures": {}},
+    }
+    assert [name for name in cards if is_study(name)] == [
+        "dtnet+layer-0", "dtnet+random", "goectp-icom+1-layer"
+    ]  # fmt: skip
+    assert study_table(cards).splitlines()[2:] == [
+        "| dtnet | 2.000 | 4.000 | 600 | 63 | 1 |",
+        "| dtnet+layer-0 | 3.000 | 6.000 | 600 | 63 | 1 |",
+        "| dtnet+random | 4.000 | 8.000 | 600 | 63 | 1 |",
+        "| goectp-icom | 5.000 | 10.000 | 600 | 63 | 1 |",
+        "| goectp-icom+1-layer | 7.000 | 14.000 | 600 | 63 | 1 |",
     ]
