@@ -14,9 +14,10 @@ from pathlib import Path
 from calculations import calculate, calculation_of
 
 from dft.abinit import AbinitEngine
-from dft.abinit_input import Tuning, mesh
+from dft.abinit_input import Tuning
 from dft.abinit_settings import LEVELS, AbinitSettings, Level
 from dft.gate import judge
+from dft.kmesh import mesh_of
 from screening.builtin import builtin_hidden, builtin_known
 from screening.material import Material
 from screening.tensors import mean_permittivity
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--collect", action="store_true", help="show what is done, start nothing")
     given = parser.parse_args()
     crystals = {k.material.material_id: k.material for k in (*builtin_known(), *builtin_hidden())}
-    print(f"{'':8}{'cutoff':>10}{'mesh':>10}{'ε∞':>10}{'static':>10}{'CPU s':>8}  verdict")
+    print(f"{'':8}{'cutoff':>10}{'mesh':>15}{'ε∞':>10}{'static':>10}{'CPU s':>8}  verdict")
     for name in given.names:
         for cutoff, points in CHANGES:
             if cutoff in given.levels and points in given.levels:
@@ -66,9 +67,9 @@ def run(
     tensors = judgement.tensors
     values = [None, None] if tensors is None else [tensors.electronic, tensors.static]
     shown = [f"{'–' if v is None else f'{mean_permittivity(v):.3f}':>10}" for v in values]
-    divisions = "×".join(map(str, mesh(material.structure, spacing)))
+    mesh = str(mesh_of(material.structure, spacing))
     print(
-        f"{material.material_id:8}{ecut:7.0f} Ha{divisions:>10}{''.join(shown)}"
+        f"{material.material_id:8}{ecut:7.0f} Ha{mesh:>15}{''.join(shown)}"
         f"{output.cost.get('cpu_s', 0):8.0f}  {judgement.verdict}",
         flush=True,
     )

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Structure
 
-from dft.abinit_input import mesh
 from dft.abinit_settings import AbinitSettings
 from dft.cost import FEATURES, CostModel, features
+from dft.kmesh import Mesh, mesh_of
 from dft.pseudopotentials import find
 
 TABLES = ("abinit-starter.jsonl", "abinit-prototypes.jsonl")
@@ -63,17 +63,14 @@ def examples(row: dict[str, Any]) -> list[Row]:
     files = find(AbinitSettings().pseudopotentials, {site.specie.symbol for site in structure})
     electrons = sum(files[site.specie.symbol].valence for site in structure)
     if "kpoints" in settings:
-        return [
-            (features(structure, electrons, settings["ecut_ha"], settings["kpoints"]), row["cpu_s"])
-        ]
+        mesh = Mesh.around_gamma(settings["kpoints"])
+        return [(features(structure, electrons, settings["ecut_ha"], mesh), row["cpu_s"])]
     found = []
     for attempt in row["attempts"]:
         if "5-response" in attempt["steps"] and attempt["settings"]["relax"] == "none":
             used = attempt["settings"]
-            divisions = mesh(structure, used["k_spacing"])
-            found.append(
-                (features(structure, electrons, used["ecut"], divisions), attempt["cpu_s"])
-            )
+            mesh = mesh_of(structure, used["k_spacing"])
+            found.append((features(structure, electrons, used["ecut"], mesh), attempt["cpu_s"]))
     return found
 
 

@@ -95,8 +95,9 @@ class AbinitEngine:
 
     def _cost(self, material: Material) -> Cost:
         from dft import cost
-        from dft.abinit_input import Tuning, mesh
+        from dft.abinit_input import Tuning
         from dft.abinit_settings import FINER, NARROW_EV
+        from dft.kmesh import mesh_of
 
         if self.cannot(material) is not None:
             return cost.Cost(0.0, 0.0, 0.0)
@@ -109,7 +110,7 @@ class AbinitEngine:
         # The gap at one k-point decides, and is not below the one that is known.
         if tuning.refine and material.band_gap is not None and material.band_gap < NARROW_EV:
             spacing *= FINER
-        asked = cost.features(structure, electrons, tuning.ecut, mesh(structure, spacing))
+        asked = cost.features(structure, electrons, tuning.ecut, mesh_of(structure, spacing))
         return cost.abinit_model().predict(asked)
 
     @functools.cached_property

@@ -5,13 +5,13 @@ The recipe, with the choices that matter (ABINIT 9.6 and later):
 * ``nband`` is the number of occupied bands and ``nbdbuf`` 0: with empty bands the response to
   k never converges, for their derivatives are not needed and not defined;
 * ``pawxcdev 0`` throughout, for the response in PAW is not implemented with the expansion;
-* the mesh contains Γ, as the full little group of the crystal must map it on itself;
+* the mesh of the response is one that the full point group maps on itself (:mod:`dft.kmesh`); the
+  gap is looked for on one with Γ;
 * fixed occupations: metals are recognised beforehand and go no further.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dft.abinit_settings import HARD, LEVELS, AbinitSettings
+from dft.kmesh import mesh_of
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -94,14 +95,6 @@ class Tuning:
         return asdict(self)
 
 
-def mesh(structure: Structure, spacing: float) -> tuple[int, int, int]:
-    """Γ-centred mesh whose points are at most ``spacing`` (1/Å, 2π included) apart."""
-    lengths = np.linalg.norm(2 * np.pi * np.linalg.inv(structure.lattice.matrix).T, axis=1)
-    # Rounding noise must not give equal axes different divisions.
-    a, b, c = (max(1, math.ceil(round(length / spacing, 6))) for length in lengths)
-    return a, b, c
-
-
 @dataclass(frozen=True)
 class Inputs:
     """Writes the inputs of one structure with one set of parameters.
@@ -155,6 +148,7 @@ class Inputs:
             'indata_prefix "in"\nirdden 1\niscf -2\ntolwfr 1.0e-8\nnstep 60\n'
             "prtwf 0\nprtden 0\nprtebands 0",
             empty=GAP_BANDS,
+            shifted=False,
         )
 
     def ddk(self) -> str:
@@ -177,13 +171,13 @@ class Inputs:
             kptopt=2,
         )
 
-    def _text(self, step: str, *, kptopt: int = 1, empty: int = 0) -> str:
+    def _text(self, step: str, *, kptopt: int = 1, empty: int = 0, shifted: bool = True) -> str:
         tuning, structure = self.tuning, self.structure
         elements = sorted({site.specie.symbol for site in structure})
         number = {element: index + 1 for index, element in enumerate(elements)}
         charges = {site.specie.symbol: site.specie.Z for site in structure}
         names = ",".join(self.files[element] for element in elements)
-        divisions = mesh(structure, tuning.k_spacing)
+        points = mesh_of(structure, tuning.k_spacing, shifted=shifted)
         symmetry = (
             "nsym 1"
             if tuning.symmetry_tolerance is None
@@ -207,9 +201,10 @@ class Inputs:
             f"ecut {tuning.ecut:g}",
             *self._paw_lines(),
             f"kptopt {kptopt}",
-            "ngkpt " + " ".join(map(str, divisions)),
+            "kptrlatt",
+            *("  " + " ".join(map(str, row)) for row in points.superlattice),
             "nshiftk 1",
-            "shiftk 0 0 0",
+            "shiftk " + " ".join(f"{x:g}" for x in points.shift),
             "nsppol 1",
             "occopt 1",
             f"nband {self.occupied + empty}",

@@ -60,7 +60,7 @@ FINER = 0.65
 """Factor on the distance of k-points for such crystals."""
 
 LEVELS: dict[Level, Accuracy] = {
-    "quick": Accuracy(15.0, 20.0, 30.0, 0.52, 1e-10, 1e-4, 1.5),
+    "quick": Accuracy(15.0, 20.0, 30.0, 0.6, 1e-10, 1e-4, 1.5),
     "standard": Accuracy(16.0, 25.0, 40.0, 0.44, 1e-12, 1e-5, 1.5),
     "tight": Accuracy(20.0, 32.0, 50.0, 0.34, 1e-14, 1e-7, 2.0),
 }

@@ -25,6 +25,8 @@ from dft.units import ANGSTROM_PER_BOHR
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+    from dft.kmesh import Mesh
+
 Array = NDArray[np.float64]
 
 FEATURES = ("electrons", "volume", "plane_waves", "k_points", "perturbations")
@@ -168,7 +170,7 @@ def hours(core_hours: float) -> str:
 
 
 def features(
-    structure: Structure, electrons: float, ecut_ha: float, divisions: Sequence[int]
+    structure: Structure, electrons: float, ecut_ha: float, mesh: Mesh
 ) -> dict[str, float]:
     """What the cost of a calculation depends on; see :data:`FEATURES`.
 
@@ -180,21 +182,17 @@ def features(
         Valence electrons in the cell.
     ecut_ha
         Cutoff in Ha.
-    divisions
-        The mesh of k-points, Γ-centred.
+    mesh
+        The k-points.
     """
-    import spglib
+    from dft.kmesh import rotations_of
 
-    from screening.symmetry import cell_of
-
-    cell: Any = cell_of(structure)
-    mapping, _ = spglib.get_ir_reciprocal_mesh(divisions, cell, symprec=0.01)
     waves = structure.volume / ANGSTROM_PER_BOHR**3 * (2 * ecut_ha) ** 1.5 / (6 * math.pi**2)
     return {
         "electrons": float(electrons),
         "volume": structure.volume,
         "plane_waves": waves,
-        "k_points": float(len(np.unique(mapping))),
+        "k_points": float(mesh.irreducible(rotations_of(structure))),
         "perturbations": float(perturbations(structure)),
     }
 

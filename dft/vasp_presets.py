@@ -91,6 +91,7 @@ def input_set(
 def demand(preset: Preset, incar: dict[str, Any], structure: Structure) -> dict[str, float]:
     """What the cost of a response calculation depends on; see :func:`dft.cost.features`."""
     from dft.cost import features
+    from dft.kmesh import Mesh
 
     inputs = input_set(preset, incar, structure).get_input_set(structure, potcar_spec=True)
     tags, mesh = inputs["INCAR"], inputs.get("KPOINTS")
@@ -101,7 +102,9 @@ def demand(preset: Preset, incar: dict[str, Any], structure: Structure) -> dict[
     else:
         divisions = [int(n) for n in mesh.kpts[0]]
     electrons = tags.get("ISPIN", 1) * sum(valence(site.specie) for site in structure)
-    return features(structure, electrons, tags["ENCUT"] / EV_PER_HARTREE, divisions)
+    return features(
+        structure, electrons, tags["ENCUT"] / EV_PER_HARTREE, Mesh.around_gamma(divisions)
+    )
 
 
 def valence(element: Any) -> int:

@@ -12,14 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
 from dft.abinit import AbinitEngine
 from dft.abinit_attempt import Outcome, can_relax
-from dft.abinit_input import Inputs, Tuning, anaddb, mesh
+from dft.abinit_input import Inputs, Tuning, anaddb
 from dft.abinit_run import DONE, Programs, Steps, _clear
 from dft.abinit_settings import LEVELS, AbinitSettings
 from dft.electrons import open_shell
@@ -124,30 +121,6 @@ def test_open_shells_are_recognised(structure: Structure, magnetic: str | None) 
     assert reason is None if magnetic is None else (reason or "").startswith(magnetic)
 
 
-@hypothesis_settings(deadline=None)
-@given(
-    st.tuples(*[st.floats(2.0, 15.0)] * 3),
-    st.tuples(*[st.floats(50.0, 130.0)] * 3),
-    st.floats(0.2, 1.0),
-)
-def test_mesh_is_as_fine_as_asked_and_turns_with_the_crystal(
-    lengths: Any, angles: Any, spacing: float
-) -> None:
-    try:
-        lattice = Lattice.from_parameters(*lengths, *angles)
-    except ValueError:
-        return
-    if not np.isfinite(lattice.matrix).all() or lattice.volume < 5:
-        return
-    structure = Structure(lattice, ["H"], [[0, 0, 0]])
-    divisions = mesh(structure, spacing)
-    for n, length in zip(divisions, lattice.reciprocal_lattice.abc, strict=True):
-        assert length / n <= spacing * (1 + 1e-5)
-        assert n == 1 or length / (n - 1) > spacing * (1 - 1e-5)
-    turned = Structure(lattice.matrix[[1, 2, 0]] @ np.diag([1, -1, -1]), ["H"], [[0, 0, 0]])
-    assert sorted(mesh(turned, spacing)) == sorted(divisions)
-
-
 def test_inputs_hold_the_recipe() -> None:
     structure = rock_salt("Mg", "O", 4.212)
     tuning = Tuning.first(AbinitSettings(level="standard"), {"Mg", "O"}, True)
@@ -159,11 +132,12 @@ def test_inputs_hold_the_recipe() -> None:
         lines = text.splitlines()
         for line in ("nband 8", "nbdbuf 0", "pawxcdev 0", "occopt 1", "pawecutdg 50", "ecut 25"):
             assert line in lines, line
+        assert "shiftk 0.5 0.5 0.5" in lines
         assert f"boxcutmin {LEVELS['standard'].fft_box:g}" in lines
         assert "znucl 12 8" in lines and "typat 1 2" in lines
     assert "ird1wf 1" not in inputs.response(restart=False)
     assert "ird1wf 1" in inputs.response(restart=True)
-    assert "nband 10" in inputs.gap()
+    assert "nband 10" in inputs.gap() and "shiftk 0 0 0" in inputs.gap()
     other = dataclasses.replace(inputs, is_paw=False).ground_state()
     assert "paw" not in other.replace("../paw", "") and "boxcutmin" not in other
     assert "dieflag 1" in anaddb(sum_rules=True, ionic=True)

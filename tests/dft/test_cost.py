@@ -8,6 +8,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.core.operations import SymmOp
 
 from dft.cost import FEATURES, Cost, CostModel, abinit_model, bill, features, perturbations
+from dft.kmesh import Mesh
 
 SALT = Structure.from_spacegroup(
     "Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
@@ -43,7 +44,7 @@ def test_no_symmetry_leaves_every_perturbation() -> None:
 def test_features_do_not_depend_on_the_frame() -> None:
     turned = SALT.copy()
     turned.apply_operation(SymmOp.from_axis_angle_and_translation([1, 2, 3], 40))
-    first, second = (features(s, 14, 20.0, (4, 4, 4)) for s in (SALT, turned))
+    first, second = (features(s, 14, 20.0, Mesh.around_gamma((4, 4, 4))) for s in (SALT, turned))
     assert first == pytest.approx(second)
     assert first["k_points"] == 8
     assert tuple(first) == FEATURES
@@ -97,6 +98,6 @@ def test_the_model_that_comes_with_the_software_knows_a_measured_time() -> None:
     magnesia = SALT.copy()
     magnesia.replace_species({"Na": "Mg", "Cl": "O"})
     magnesia.scale_lattice(4.212**3 / 4)
-    cost = abinit_model().predict(features(magnesia, 16, 20.0, (5, 5, 5)))
+    cost = abinit_model().predict(features(magnesia, 16, 20.0, Mesh.around_gamma((5, 5, 5))))
     assert cost.low * 3600 < 47 and cost.high * 3600 > 42
     assert cost.high / cost.low < 4
