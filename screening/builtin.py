@@ -1,11 +1,11 @@
 """The data that come with the software: DFPT results computed for it with ABINIT.
 
-Small crystals at measured lattice constants (PBE, GPAW PAW setups, ABINIT 9.6.2): a first table,
-and one that ``benchmarks/builtin_table.py`` goes on computing from :mod:`screening.prototypes`.
-A third of both, drawn by the hash of the names, is known when a campaign starts; all others are the
-candidates, and their tensors stay hidden until the campaign asks for them. A crystal that is added
-later changes nothing for those that are there.
-Calculations that gave no tensor stay in the tables, with their reasons, and are no candidates.
+Small crystals at measured lattice constants (PBE, GPAW PAW setups, ABINIT 9.6.2), which
+``benchmarks/builtin_table.py`` goes on computing from :mod:`screening.prototypes`. A third of them,
+drawn by the hash of the names, is known when a campaign starts; all others are the candidates, and
+their tensors stay hidden until the campaign asks for them. A crystal that is added later changes
+nothing for those that are there.
+Calculations that gave no tensor stay in the table, with their reasons, and are no candidates.
 """
 
 from __future__ import annotations
@@ -18,29 +18,24 @@ from pathlib import Path
 from screening.material import KnownMaterial
 from screening.tables import known_from_frame, read_frame
 
-TABLES = ("abinit-starter.jsonl", "abinit-prototypes.jsonl")
-N_KNOWN = 13
-"""Of the first table, which does not grow."""
+TABLE = "abinit-prototypes.jsonl"
 SHARE_KNOWN = 1 / 3
-"""Of the second, which does."""
 
 
 def builtin_known() -> list[KnownMaterial]:
     """The part that is known at the start."""
-    first, second = map(builtin_table, TABLES)
-    return [*first[:N_KNOWN], *(k for k in second if _lot(k) < SHARE_KNOWN)]
+    return [known for known in builtin_table() if _lot(known) < SHARE_KNOWN]
 
 
 def builtin_hidden() -> list[KnownMaterial]:
     """The part that a campaign has to find."""
-    first, second = map(builtin_table, TABLES)
-    return [*first[N_KNOWN:], *(k for k in second if _lot(k) >= SHARE_KNOWN)]
+    return [known for known in builtin_table() if _lot(known) >= SHARE_KNOWN]
 
 
 @functools.cache
-def builtin_table(name: str) -> tuple[KnownMaterial, ...]:
-    """Crystals of one of the :data:`TABLES` that have a tensor, in the order of the draw."""
-    return tuple(sorted(_read(name), key=_lot))
+def builtin_table() -> tuple[KnownMaterial, ...]:
+    """Crystals that have a tensor, in the order of the draw."""
+    return tuple(sorted(_read(), key=_lot))
 
 
 def _lot(known: KnownMaterial) -> float:
@@ -49,8 +44,8 @@ def _lot(known: KnownMaterial) -> float:
     return int.from_bytes(digest[:8]) / 2**64
 
 
-def _read(name: str) -> list[KnownMaterial]:
-    path = Path(str(resources.files("screening") / "data" / name))
+def _read() -> list[KnownMaterial]:
+    path = Path(str(resources.files("screening") / "data" / TABLE))
     frame = read_frame(path).rename(columns={"name": "material_id"})
     frame = frame[frame["eps_electronic"].notna()].copy()
     frame["functional"] = [settings["xc"] for settings in frame["settings"]]
