@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     every = read(options.cards / "papers")
-    cards = {n: c for n, c in every.items() if PART in c["figures"] and not is_study(n)}
+    cards = {n: c for n, c in every.items() if PART in c["figures"] and not is_study(n, every)}
     splits = common_splits(cards, PART)
     groups = ("all", *SYSTEMS)
     figure, panel = pyplot.subplots(figsize=(11, 4), layout="constrained")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def _place(name: str) -> tuple[int, str]:
 def tables(directory: Path) -> str:
     """Markdown: errors by crystal system, layers, training and symmetry, extremes, indices."""
     every = read(directory)
-    cards = {name: card for name, card in every.items() if not is_study(name)}
+    cards = {name: card for name, card in every.items() if not is_study(name, every)}
     found = [
         table
         for part in PARTS
@@ -51,9 +51,12 @@ def tables(directory: Path) -> str:
     return "\n\n".join([_budgets(cards), *found, facts_table(every), *last])
 
 
-def is_study(name: str) -> bool:
-    """Whether a model was run to learn what its layers, or the encoder's, are worth."""
-    return name != OURS and any(option.startswith(STUDIED) for option in parse(name).options)
+def is_study(name: str, cards: Collection[str]) -> bool:
+    """Whether a model stands for what layers are worth: beside the same model with all of them."""
+    if name == OURS:
+        return False
+    choice = parse(name)
+    return choice.base in cards and any(o.startswith(STUDIED) for o in choice.options)
 
 
 def study_table(cards: dict[str, Card]) -> str:
@@ -62,8 +65,12 @@ def study_table(cards: dict[str, Card]) -> str:
         "| layers | " + " | ".join(LABELS.values()) + " | CPU s | passes | splits |",
         "|---" * (len(LABELS) + 4) + "|",
     ]
-    for base in dict.fromkeys(parse(name).base for name in cards if is_study(name)):
-        family = {n: c for n, c in cards.items() if n == base or _studies(n, base)}
+    for base in dict.fromkeys(parse(name).base for name in cards if is_study(name, cards)):
+        family = {
+            name: card
+            for name, card in cards.items()
+            if name == base or (is_study(name, cards) and parse(name).base == base)
+        }
         splits = common_splits(family, "static")
         for name, card in family.items():
             run = card["figures"]["static"]["runs"][0]
@@ -72,10 +79,6 @@ def study_table(cards: dict[str, Card]) -> str:
             cells += [str(run["epochs"]), ", ".join(str(n) for n in splits)]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _studies(name: str, base: str) -> bool:
-    return is_study(name) and parse(name).base == base
 
 
 def _budgets(cards: dict[str, Card]) -> str:

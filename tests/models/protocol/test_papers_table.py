@@ -95,7 +95,7 @@ def test_layers_are_compared_on_the_splits_that_a_family_shares() -> None:
         "goectp-icom+1-layer": run("goectp-icom+1-layer", s1=7.0),
         "physics": {"figures": {}},
     }
-    assert [name for name in cards if is_study(name)] == [
+    assert [name for name in cards if is_study(name, cards)] == [
         "dtnet+layer-0", "dtnet+random", "goectp-icom+1-layer"
     ]  # fmt: skip
     assert study_table(cards).splitlines()[2:] == [
@@ -105,3 +105,4 @@ def test_layers_are_compared_on_the_splits_that_a_family_shares() -> None:
         "| goectp-icom | 5.000 | 10.000 | 600 | 63 | 1 |",
         "| goectp-icom+1-layer | 7.000 | 14.000 | 600 | 63 | 1 |",
     ]
+    assert not is_study("goectp+1-layer", cards), "nothing to compare it with"
