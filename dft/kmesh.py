@@ -101,7 +101,8 @@ def mesh_of(structure: Structure, spacing: float, *, shifted: bool = True) -> Me
     shifted
         Shifted along as many axes as the point group allows; otherwise Γ is one of the points.
     """
-    cell = conventional(structure)
+    found = _symmetry(structure)
+    cell = _conventional(found)
     lattice = cell @ structure.lattice.matrix
     lengths = np.linalg.norm(2 * np.pi * np.linalg.inv(lattice).T, axis=1)
     # Rounding noise must not give equal axes different divisions.
@@ -110,16 +111,14 @@ def mesh_of(structure: Structure, spacing: float, *, shifted: bool = True) -> Me
     meshes = [
         Mesh(superlattice, shift, (a, b, c)) for shift in (SHIFTS if shifted else SHIFTS[-1:])
     ]
-    rotations = rotations_of(structure)
+    rotations = _rotations(found)
     # A supercell that is longer along one of its equivalent axes than along another has none.
     return next((mesh for mesh in meshes if mesh.keeps(rotations)), meshes[-1])
 
 
 def rotations_of(structure: Structure) -> Integers:
     """The point group as matrices on fractional coordinates, (m, 3, 3)."""
-    found = _symmetry(structure)
-    rotations = np.eye(3)[None] if found is None else found.rotations
-    return np.unique(np.asarray(rotations, dtype=np.int64), axis=0)
+    return _rotations(_symmetry(structure))
 
 
 def conventional(structure: Structure) -> Integers:
@@ -127,7 +126,15 @@ def conventional(structure: Structure) -> Integers:
 
     The identity where the lattice given does not have them (a supercell).
     """
-    found = _symmetry(structure)
+    return _conventional(_symmetry(structure))
+
+
+def _rotations(found: Any) -> Integers:
+    rotations = np.eye(3)[None] if found is None else found.rotations
+    return np.unique(np.asarray(rotations, dtype=np.int64), axis=0)
+
+
+def _conventional(found: Any) -> Integers:
     cell = np.eye(3) if found is None else np.linalg.inv(found.transformation_matrix).T
     return np.rint(cell if _whole(cell, 1e-3) else np.eye(3)).astype(np.int64)
 

@@ -65,12 +65,9 @@ def study_table(cards: dict[str, Card]) -> str:
         "| layers | " + " | ".join(LABELS.values()) + " | CPU s | passes | splits |",
         "|---" * (len(LABELS) + 4) + "|",
     ]
-    for base in dict.fromkeys(parse(name).base for name in cards if is_study(name, cards)):
-        family = {
-            name: card
-            for name, card in cards.items()
-            if name == base or (is_study(name, cards) and parse(name).base == base)
-        }
+    bases = {name: parse(name).base for name in cards if is_study(name, cards)}
+    for base in dict.fromkeys(bases.values()):
+        family = {n: c for n, c in cards.items() if base in (n, bases.get(n))}
         splits = common_splits(family, "static")
         for name, card in family.items():
             run = card["figures"]["static"]["runs"][0]
