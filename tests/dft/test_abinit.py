@@ -93,13 +93,14 @@ def test_killed_in_the_response_it_goes_on_and_ends_as_undisturbed(
 
     monkeypatch.chdir(tmp_path)
     undisturbed = climb(stretched.structure, CRUDE)
-    for name in ("electronic", "born_charges"):
+    for name, tolerance in (
+        ("electronic", 1e-4),
+        ("born_charges", 1e-4),
+        ("frequencies_thz", 0.01),
+    ):
         np.testing.assert_allclose(
-            getattr(output, name), getattr(undisturbed, name), atol=1e-4, err_msg=name
+            getattr(output, name), getattr(undisturbed, name), atol=tolerance, err_msg=name
         )
-    # What is calculated, to the tolerance of the response, is the square of a frequency.
-    squares = [f * np.abs(f) for o in (output, undisturbed) if (f := o.frequencies_thz) is not None]
-    np.testing.assert_allclose(*squares, atol=0.002 * squares[0].max())
     # Stretched so far, and with so coarse a mesh, it is not stable: ε∞ is kept, the rest is not.
     judgement = judge(stretched.structure, undisturbed)
     assert judgement.verdict is Verdict.IMAGINARY_MODE and "mean ε∞ is 2.1" in judgement.detail
