@@ -1,9 +1,10 @@
-"""Compute the built-in table: every crystal of the list, cheapest first, one after the other.
+"""Compute the built-in table: every crystal of the list, cheapest first.
 
 Start it again at any time: what is in the table is not repeated, and a calculation that was
 interrupted goes on. Every result is written as soon as it is there, failures with their reasons.
 
-    python benchmarks/builtin_table.py [--directory calculations] [--table FILE.jsonl] [--list]
+    python benchmarks/builtin_table.py [--directory calculations] [--table FILE.jsonl]
+        [--parallel N] [--list]
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dft.abinit_settings import AbinitSettings
 from dft.calculation import Calculation
 from dft.cost import HOUR_S
 from dft.gate import judge
+from screening.material import Material
 from screening.prototypes import SOURCES, Crystal, crystals
 
 TABLE = Path("screening/data/abinit-prototypes.jsonl")
@@ -30,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--directory", type=Path, default=Path("calculations"))
     parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--parallel", type=int, default=1, help="calculations at the same time")
     parser.add_argument("--first", nargs="*", default=[], help="names to begin with")
     parser.add_argument("--list", action="store_true", help="print the order and stop")
     parser.add_argument("--collect", action="store_true", help="write what is done, start nothing")
@@ -43,20 +46,30 @@ def main() -> None:
     order = sorted(wanted, key=lambda c: (c.name not in given.first, seconds[c.name]))
     total = sum(seconds.values()) / HOUR_S
     print(f"{len(known)} crystals in the table, {len(order)} to go: {total:.0f} core-hours")
-    for crystal in order:
-        material, expected = materials[crystal.name], seconds[crystal.name]
-        if given.list:
-            print(f"{crystal.name}: {expected:.0f} s expected")
-            continue
-        calculation = calculation_of(engine, material, given.directory)
-        if given.collect and calculation.result() is None:
-            continue
-        print(f"{time.strftime('%H:%M:%S')} {crystal.name}: {expected:.0f} s expected", flush=True)
-        calculate(engine, material, given.directory)
-        row = record(crystal, calculation, engine)
+    if given.list:
+        for crystal in order:
+            print(f"{crystal.name}: {seconds[crystal.name]:.0f} s expected")
+        return
+    crystal_of = {crystal.name: crystal for crystal in order}
+    if given.collect:
+        done = {n for n, m in materials.items() if _is_done(engine, m, given.directory)}
+        order = [crystal for crystal in order if crystal.name in done]
+    wanted_materials = [materials[crystal.name] for crystal in order]
+    ended = calculate(engine, wanted_materials, given.directory, given.parallel)
+    for material, calculation in ended:
+        name = material.material_id
+        row = record(crystal_of[name], calculation, engine)
         with given.table.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        print(f"{'':9}{row['status']}, {row['cpu_s']:.0f} CPU s; {row['detail']}", flush=True)
+        print(
+            f"{time.strftime('%H:%M:%S')} {name} {row['status']}, {row['cpu_s']:.0f} CPU s, "
+            f"{seconds[name]:.0f} expected; {row['detail']}",
+            flush=True,
+        )
+
+
+def _is_done(engine: AbinitEngine, material: Material, directory: Path) -> bool:
+    return calculation_of(engine, material, directory).result() is not None
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

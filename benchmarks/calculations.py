@@ -1,8 +1,10 @@
-"""One calculation at a time, for what is measured with them."""
+"""Calculations for what is measured with them."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dft.calculation import Calculation, State, calculation_key
@@ -20,12 +22,25 @@ def calculation_of(engine: Engine, material: Material, directory: Path) -> Calcu
     return Calculation(directory / key)
 
 
-def calculate(engine: Engine, material: Material, directory: Path) -> None:
-    """Make a calculation, or go on with it, and wait for its end."""
-    calculation = calculation_of(engine, material, directory)
-    calculation.prepare(engine, material)
-    launcher = make_launcher(LocalLauncherSettings(max_parallel=1), directory)
-    launcher.submit([calculation.key])
-    while launcher.poll([calculation.key])[calculation.key] is not State.DONE:
+def calculate(
+    engine: Engine, materials: Sequence[Material], directory: Path, parallel: int = 1
+) -> Iterator[tuple[Material, Calculation]]:
+    """Make calculations, or go on with them, in order and so many at a time; each as it ends.
+
+    Whoever is interrupted leaves those that run to their end, and does not begin the others.
+    """
+    launcher = make_launcher(LocalLauncherSettings(max_parallel=parallel), directory)
+    waiting = deque(materials)
+    running: dict[str, tuple[Material, Calculation]] = {}
+    while waiting or running:
+        while waiting and len(running) < parallel:
+            material = waiting.popleft()
+            calculation = calculation_of(engine, material, directory)
+            calculation.prepare(engine, material)
+            launcher.submit([calculation.key])
+            running[calculation.key] = material, calculation
         time.sleep(POLL_S)
+        for key, state in launcher.poll(list(running)).items():
+            if state is State.DONE:
+                yield running.pop(key)
     launcher.close()

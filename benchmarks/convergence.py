@@ -59,7 +59,7 @@ def run(
     if calculation.result() is None:
         if collect:
             return
-        calculate(engine, material, directory)
+        list(calculate(engine, [material], directory))
     output = calculation.result()
     if output is None:
         return

@@ -41,7 +41,7 @@ def test_formulas_and_space_groups_come_back(built: dict[str, tuple[Crystal, Str
 
 def test_no_two_atoms_are_too_near(built: dict[str, tuple[Crystal, Structure]]) -> None:
     for name, (_, structure) in built.items():
-        centres, others, _, distances = structure.get_neighbor_list(4.2)
+        centres, others, _, distances = structure.get_neighbor_list(4.5)
         radii = np.array([float(site.specie.atomic_radius or 1.0) for site in structure])
         assert len(distances), name
         assert (distances > RADII * (radii[centres] + radii[others])).all(), name
