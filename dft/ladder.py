@@ -116,7 +116,11 @@ def next_rung(
             return dataclasses.replace(
                 tuning, k_spacing=spacing, refine=False
             ), f"finer mesh ({spacing:g} 1/Å) for the narrow gap"
-        case Failure.NEUTRALITY if count < 2:
+        case Failure.NEUTRALITY if count == 0:
+            # The sum falls with the mesh; a higher cutoff alone leaves it as it is.
+            spacing = _denser(tuning)
+            return dataclasses.replace(tuning, k_spacing=spacing), f"finer mesh ({spacing:g} 1/Å)"
+        case Failure.NEUTRALITY if count == 1:
             return _finer(tuning)
         case Failure.MODE:
             return _unstable(tuning, finding, count)
@@ -134,7 +138,11 @@ def _unstable(tuning: Tuning, finding: Finding, count: int) -> tuple[Tuning, str
 
 
 def _finer(tuning: Tuning) -> tuple[Tuning, str]:
-    ecut, spacing = round(tuning.ecut * 1.25), round(tuning.k_spacing * 0.75, 3)
+    ecut, spacing = round(tuning.ecut * 1.25), _denser(tuning)
     return dataclasses.replace(
         tuning, ecut=float(ecut), k_spacing=spacing, fft_box=2.0
     ), f"finer mesh ({spacing:g} 1/Å) and higher cutoff ({ecut} Ha)"
+
+
+def _denser(tuning: Tuning) -> float:
+    return round(tuning.k_spacing * 0.75, 3)

@@ -203,9 +203,11 @@ def test_the_ladder_asks_for_what_the_failure_needs() -> None:
 
     assert first(Failure.GROUND_STATE).mixing < TUNING.mixing
     assert first(Failure.RESPONSE).response_steps > TUNING.response_steps
-    assert first(Failure.NEUTRALITY).k_spacing < TUNING.k_spacing
-    assert first(Failure.NEUTRALITY).ecut > TUNING.ecut
-    assert first(Failure.NEUTRALITY).fft_box > TUNING.fft_box
+    denser = first(Failure.NEUTRALITY)
+    assert denser.k_spacing < TUNING.k_spacing and denser.ecut == TUNING.ecut
+    again = next_rung(denser, Finding(Failure.NEUTRALITY, ""), [Failure.NEUTRALITY])
+    assert again is not None and again[0].k_spacing < denser.k_spacing
+    assert again[0].ecut > TUNING.ecut and again[0].fft_box > TUNING.fft_box
     assert first(Failure.OVERLAP).overlap_percent > TUNING.overlap_percent
     assert first(Failure.MODE, lowest_thz=-5.0, can_relax=True).relax == "positions"
     assert first(Failure.MODE, lowest_thz=-0.5).ecut > TUNING.ecut
