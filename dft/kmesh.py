@@ -28,6 +28,8 @@ SHIFTS = (
     (0.5, 0.0, 0.0), (0.0, 0.5, 0.0), (0.0, 0.0, 0.5), (0.0, 0.0, 0.0),
 )  # fmt: skip
 """Half a step along all three, two, one or none of the axes."""
+FIRST_TRIGONAL, LAST_HEXAGONAL = 143, 194
+"""Space groups whose conventional cell has a threefold or sixfold axis along c."""
 SAME = 1e-6
 """Rounding of fractions."""
 SYMPREC = 0.01
@@ -99,14 +101,18 @@ def mesh_of(structure: Structure, spacing: float, *, shifted: bool = True) -> Me
     Parameters
     ----------
     shifted
-        Shifted along as many axes as the point group allows; otherwise Γ is one of the points.
+        Shifted along as many axes as the point group allows. Otherwise Γ is one of the points, and
+        so are the special points on the surface of the zone, where band edges lie: divisions are
+        even, and multiples of six across the axis of a hexagonal lattice.
     """
     found = _symmetry(structure)
     cell = _conventional(found)
     lattice = cell @ structure.lattice.matrix
     lengths = np.linalg.norm(2 * np.pi * np.linalg.inv(lattice).T, axis=1)
     # Rounding noise must not give equal axes different divisions.
-    a, b, c = (max(1, math.ceil(round(length / spacing, 6))) for length in lengths)
+    least = [max(1, math.ceil(round(length / spacing, 6))) for length in lengths]
+    steps = (1, 1, 1) if shifted else _steps_to_the_surface(found)
+    a, b, c = (step * math.ceil(n / step) for n, step in zip(least, steps, strict=True))
     superlattice = np.diag([a, b, c]) @ cell
     meshes = [
         Mesh(superlattice, shift, (a, b, c)) for shift in (SHIFTS if shifted else SHIFTS[-1:])
@@ -137,6 +143,16 @@ def _rotations(found: Any) -> Integers:
 def _conventional(found: Any) -> Integers:
     cell = np.eye(3) if found is None else np.linalg.inv(found.transformation_matrix).T
     return np.rint(cell if _whole(cell, 1e-3) else np.eye(3)).astype(np.int64)
+
+
+def _steps_to_the_surface(found: Any) -> tuple[int, int, int]:
+    """What divisions must be multiples of for L, X, M, R, A (halves) and K, H (thirds)."""
+    hexagonal = (
+        found is not None
+        and FIRST_TRIGONAL <= found.number <= LAST_HEXAGONAL
+        and found.international.startswith("P")
+    )
+    return (6, 6, 2) if hexagonal else (2, 2, 2)
 
 
 def _symmetry(structure: Structure) -> Any:

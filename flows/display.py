@@ -106,7 +106,8 @@ def _legend(view: CampaignView) -> str:
 
 def _name(row: Mapping[Any, Any]) -> str:
     formula, material_id = str(row["formula"]), str(row["material_id"])
-    return formula if formula == material_id else f"{formula} {material_id}"
+    says_it = material_id == formula or material_id.startswith(f"{formula}-")
+    return material_id if says_it else f"{formula} {material_id}"
 
 
 def _with_error(mean: float, spread: float) -> str:

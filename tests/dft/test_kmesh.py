@@ -62,6 +62,33 @@ def test_the_same_points_in_space_whatever_cell_describes_a_crystal() -> None:
         assert rows == expected
 
 
+SURFACE = {
+    "rocksalt": [(1 / 2, 1 / 2, 1 / 2), (1 / 2, 1 / 2, 0)],
+    "CsCl": [(1 / 2, 0, 0), (1 / 2, 1 / 2, 0), (1 / 2, 1 / 2, 1 / 2)],
+    "wurtzite": [(1 / 2, 0, 0), (1 / 3, 1 / 3, 0), (0, 0, 1 / 2), (1 / 3, 1 / 3, 1 / 2)],
+    "rutile": [(1 / 2, 1 / 2, 0), (1 / 2, 1 / 2, 1 / 2), (0, 0, 1 / 2)],
+    "CdCl2": [(1 / 2, 1 / 2, 1 / 2), (1 / 2, 0, 0)],
+}
+"""L and X; X, M and R; M, K, A and H; M, A and Z; Z and L, in vectors of the primitive cell."""
+
+
+@pytest.mark.parametrize("prototype", SURFACE)
+@pytest.mark.parametrize("spacing", [0.3, 0.44, 0.6, 0.9])
+def test_the_mesh_for_the_gap_has_the_points_where_band_edges_lie(
+    prototype: str, spacing: float
+) -> None:
+    """Lead sulphide's gap is at L: 0.35 eV, and 2.2 eV on a mesh of odd divisions."""
+    mesh = mesh_of(PROTOTYPES[prototype].structure(), spacing, shifted=False)
+    period = 2 * len(mesh)
+    known = {tuple(row) for row in mesh.points()}
+    for point in [(0.0, 0.0, 0.0), *SURFACE[prototype]]:
+        asked = np.array(point) * period
+        assert np.allclose(asked, asked.round())
+        assert tuple(asked.round().astype(int) % period) in known, point
+    shifted = mesh_of(PROTOTYPES[prototype].structure(), spacing)
+    assert all(g >= s for g, s in zip(mesh.divisions, shifted.divisions, strict=True))
+
+
 def test_irreducible_points_are_those_of_spglib_around_gamma() -> None:
     """spglib's meshes lie along the vectors of the cell; where that cell is the conventional one,
     they are ours."""

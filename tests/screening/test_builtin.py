@@ -53,10 +53,12 @@ def test_tensors_are_physical(everything: list[KnownMaterial]) -> None:
         rotations = point_group_rotations(known.material.structure)
         electronic, ionic = known.tensors.electronic, known.tensors.ionic
         assert electronic is not None
-        assert np.linalg.eigvalsh(electronic).min() > 1.5
+        assert np.linalg.eigvalsh(electronic).min() > 1.2  # solid neon: 1.24 measured
         assert asymmetry(electronic, rotations) < 1e-12
         if ionic is not None:
-            assert np.linalg.eigvalsh(ionic).min() > 0
+            # Atoms that symmetry makes all equal, as in diamond, carry no charge.
+            polar = len(known.material.elements) > 1
+            assert np.linalg.eigvalsh(ionic).min() > 0 or not polar
             assert asymmetry(ionic, rotations) < 1e-12
 
 
@@ -66,7 +68,8 @@ def test_records_are_complete(everything: list[KnownMaterial]) -> None:
         assert known.material.band_gap is not None
         assert known.material.band_gap > 0
         assert "abinit" in known.material.source
-        assert not is_molecular(known.material.structure)
+        single_atoms = set(known.material.elements) <= {"Ne", "Ar", "Kr", "Xe"}
+        assert is_molecular(known.material.structure) == single_atoms
         charges = np.array(known.extras["born_charges"])
         assert charges.shape == (known.material.n_sites, 3, 3)
         assert np.abs(charges.sum(axis=0)).max() < 0.2  # neutral but for the finite meshes
