@@ -60,8 +60,7 @@ def examples(row: dict[str, Any]) -> list[Row]:
     found = []
     for attempt in row["attempts"]:
         used = attempt["settings"]
-        # Without an entry for the FFT box: from before the meshes were shifted.
-        if "5-response" in attempt["steps"] and used["relax"] == "none" and "fft_box" in used:
+        if "5-response" in attempt["steps"] and used["relax"] == "none":
             mesh = mesh_of(structure, used["k_spacing"])
             found.append((features(structure, electrons, used["ecut"], mesh), attempt["cpu_s"]))
     return found

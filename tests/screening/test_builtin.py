@@ -72,7 +72,8 @@ def test_records_are_complete(everything: list[KnownMaterial]) -> None:
         assert is_molecular(known.material.structure) == single_atoms
         charges = np.array(known.extras["born_charges"])
         assert charges.shape == (known.material.n_sites, 3, 3)
-        assert np.abs(charges.sum(axis=0)).max() < 0.2  # neutral but for the finite meshes
+        # Neutral but for the finite meshes: the limit of the gate.
+        assert np.abs(charges.sum(axis=0)).max() < 0.1 * known.material.n_sites
 
 
 def test_every_calculation_is_in_the_tables_with_what_it_took() -> None:
