@@ -129,17 +129,16 @@ class Attempt:
         bands = parse.bands(self.directory / GAP / "runo_EIG.nc", inputs.occupied)
         facts["band_gap"] = bands.gap
         self.outcome.cost["n_kpoints"] = bands.n_kpoints
-        facts["converged"] = ground.converged
-        if bands.gap <= 0:
-            # A metal often fails to converge with fixed occupations; that it is one comes first.
-            facts["converged"] = True
+        # A metal often fails to converge with fixed occupations; that it is one comes first.
+        facts["converged"] = ground.converged or bands.gap <= 0
+        if bands.gap <= 0 and (ground.converged or self.tuning.empty):
             return None
-        if bands.direct_gap < NARROW_EV and self.tuning.refine:
-            return Finding(Failure.MESH, f"direct gap of {bands.direct_gap:.2f} eV")
         if not ground.converged:
             return Finding(
                 Failure.GROUND_STATE, f"no self-consistency in {inputs.tuning.scf_steps}"
             )
+        if bands.direct_gap < NARROW_EV and self.tuning.refine:
+            return Finding(Failure.MESH, f"direct gap of {bands.direct_gap:.2f} eV")
         ddk = self._step(DDK, inputs.ddk(), {"in_WFK": orbitals})
         first = 3 * len(structure) + 1
         links = {"in_WFK": orbitals}

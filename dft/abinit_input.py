@@ -54,6 +54,9 @@ class Tuning:
         tolsym; None switches symmetry off.
     overlap_percent
         Overlap of PAW spheres that is tolerated (pawovlp).
+    empty
+        Bands beyond the occupied ones in the ground state. They cost time, and where bands cross
+        on the way to self-consistency it is not reached without them.
     relax
         What is relaxed before anything else.
     refine
@@ -71,6 +74,7 @@ class Tuning:
     lines: int = 4
     symmetry_tolerance: float | None = 1e-4
     overlap_percent: float = 5.0
+    empty: int = 0
     relax: Relaxation = "none"
     refine: bool = True
 
@@ -139,7 +143,8 @@ class Inputs:
         """Density and occupied orbitals."""
         return self._text(
             f"tolvrs {self.tuning.scf_tolerance:.1e}\nnstep {self.tuning.scf_steps}\n"
-            "prtwf 1\nprtden 1\nprtebands 0"
+            "prtwf 1\nprtden 1\nprtebands 0",
+            empty=self.tuning.empty,
         )
 
     def gap(self) -> str:

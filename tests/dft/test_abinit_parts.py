@@ -202,6 +202,7 @@ def test_the_ladder_asks_for_what_the_failure_needs() -> None:
         return rung[0]
 
     assert first(Failure.GROUND_STATE).mixing < TUNING.mixing
+    assert first(Failure.GROUND_STATE).empty > TUNING.empty
     assert first(Failure.RESPONSE).response_steps > TUNING.response_steps
     denser = first(Failure.NEUTRALITY)
     assert denser.k_spacing < TUNING.k_spacing and denser.ecut == TUNING.ecut
