@@ -18,8 +18,9 @@ from screening.symmetry import Cell, cell_of
 
 SINGLE_PRECISION = 3e-4
 """Relative to the features of the crystal, or to ordinary ones where symmetry makes them vanish."""
-CRUSHED = 2e-3
-"""The same for drawn crystals, some of which have atoms much too close to each other."""
+CRUSHED = 5e-3
+"""The same for drawn crystals, some of which have atoms much too close to each other: an atom of
+zirconium in 10 Å³ reaches 2.4e-3 on one processor and not on another."""
 NO_SHRINKING = (Phase.explicit, Phase.generate)
 """A smaller example is not worth the minutes that the encoder takes to find it."""
 ORDINARY = (1.0, 0.1, 0.1)
