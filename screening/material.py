@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ from screening.tensors import DielectricTensors
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
+
+# Ne and Ar have none; pymatgen asks when it puts a formula in order, and says so each time.
+warnings.filterwarnings("ignore", message="No Pauling electronegativity")
 
 
 class Material:
