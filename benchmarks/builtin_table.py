@@ -22,7 +22,6 @@ from dft.abinit_settings import AbinitSettings
 from dft.calculation import Calculation
 from dft.cost import HOUR_S
 from dft.gate import judge
-from screening.material import Material
 from screening.prototypes import SOURCES, Crystal, crystals
 
 TABLE = Path("screening/data/abinit-prototypes.jsonl")
@@ -50,15 +49,14 @@ def main() -> None:
         for crystal in order:
             print(f"{crystal.name}: {seconds[crystal.name]:.0f} s expected")
         return
-    crystal_of = {crystal.name: crystal for crystal in order}
+    by_name = {crystal.name: crystal for crystal in order}
+    queue = [materials[name] for name in by_name]
     if given.collect:
-        done = {n for n, m in materials.items() if _is_done(engine, m, given.directory)}
-        order = [crystal for crystal in order if crystal.name in done]
-    wanted_materials = [materials[crystal.name] for crystal in order]
-    ended = calculate(engine, wanted_materials, given.directory, given.parallel)
-    for material, calculation in ended:
+        places = {m: calculation_of(engine, m, given.directory) for m in queue}
+        queue = [m for m, place in places.items() if place.result() is not None]
+    for material, calculation in calculate(engine, queue, given.directory, given.parallel):
         name = material.material_id
-        row = record(crystal_of[name], calculation, engine)
+        row = record(by_name[name], calculation, engine)
         with given.table.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         print(
@@ -66,10 +64,6 @@ def main() -> None:
             f"{seconds[name]:.0f} expected; {row['detail']}",
             flush=True,
         )
-
-
-def _is_done(engine: AbinitEngine, material: Material, directory: Path) -> bool:
-    return calculation_of(engine, material, directory).result() is not None
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ class Accuracy:
     ecut_norm_conserving
         Cutoff in Ha with norm-conserving pseudopotentials.
     k_spacing
-        Largest distance of neighbouring k-points in 1/Å (2π included), Γ-centred mesh; finer by
+        Largest distance of neighbouring k-points in 1/Å (2π included); finer by
         :data:`FINER` where the direct gap is below :data:`NARROW_EV`.
     scf_tolerance
         Residual of the potential at which self-consistency ends (ABINIT's tolvrs).

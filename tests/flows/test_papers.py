@@ -12,6 +12,7 @@ import pytest
 from models.protocol.card import read_card
 from models.protocol.papers_table import tables
 from screening.builtin import builtin_hidden
+from screening.settings import FilterSettings
 
 
 def test_a_campaign_with_dtnet(screen: Any, quick: str, tmp_path: Path) -> None:
@@ -24,7 +25,9 @@ def test_a_campaign_with_dtnet(screen: Any, quick: str, tmp_path: Path) -> None:
     assert len(pd.read_csv(home / "round-1" / "selected.csv")) == 2
     table = pd.read_parquet(home / "round-1" / "predictions.parquet")
     assert table["epsilon_mean"].nunique() == len(table)
-    assert len(table) == sum(k.material.band_gap >= 0.5 for k in builtin_hidden())
+    assert len(table) == sum(
+        k.material.band_gap >= FilterSettings().min_band_gap for k in builtin_hidden()
+    )
     model = home / "round-1" / "model"
     structures = (
         home

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Structure
 
+from dft.settings import GateThresholds
 from screening.bonding import is_molecular
 from screening.builtin import TABLE, builtin_hidden, builtin_known
 from screening.identity import CrystalIndex
@@ -72,8 +73,9 @@ def test_records_are_complete(everything: list[KnownMaterial]) -> None:
         assert is_molecular(known.material.structure) == single_atoms
         charges = np.array(known.extras["born_charges"])
         assert charges.shape == (known.material.n_sites, 3, 3)
-        # Neutral but for the finite meshes: the limit of the gate.
-        assert np.abs(charges.sum(axis=0)).max() < 0.1 * known.material.n_sites
+        # Neutral but for the finite meshes.
+        limit = GateThresholds().born_charge_sum * known.material.n_sites
+        assert np.abs(charges.sum(axis=0)).max() < limit
 
 
 def test_every_calculation_is_in_the_tables_with_what_it_took() -> None:
