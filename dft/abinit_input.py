@@ -32,6 +32,10 @@ DDK_SHARE = 1e-6
 """Squared residual of the derivatives in k per squared residual of the response: they enter every
 second derivative, and are cheap to converge."""
 
+DDK_LINES = 2
+"""Conjugate-gradient steps in a cycle of the derivatives in k per step in one of the response: no
+potential waits for them, and what a cycle costs beside its steps is paid less often."""
+
 GAP_BANDS = 2
 """Empty bands in the search for the gap; the upper one is a buffer and need not converge."""
 
@@ -163,6 +167,7 @@ class Inputs:
             f"tolwfr {self.tuning.response_tolerance * DDK_SHARE:.1e}\n"
             f"nstep {self.tuning.response_steps}\nprtden 0\nprtpot 0",
             kptopt=2,
+            lines=DDK_LINES * self.tuning.lines,
         )
 
     def response(self, *, restart: bool) -> str:
@@ -176,7 +181,10 @@ class Inputs:
             kptopt=2,
         )
 
-    def _text(self, step: str, *, kptopt: int = 1, empty: int = 0, shifted: bool = True) -> str:
+    def _text(
+        self, step: str, *, kptopt: int = 1, empty: int = 0, shifted: bool = True,
+        lines: int | None = None,
+    ) -> str:  # fmt: skip
         tuning, structure = self.tuning, self.structure
         elements = sorted({site.specie.symbol for site in structure})
         number = {element: index + 1 for index, element in enumerate(elements)}
@@ -188,7 +196,7 @@ class Inputs:
             if tuning.symmetry_tolerance is None
             else f"tolsym {tuning.symmetry_tolerance:.1e}"
         )
-        lines = [
+        text = [
             f"# {structure.composition.reduced_formula}",
             f'pp_dirpath "{self.folder}"',
             f'pseudos "{names}"',
@@ -214,12 +222,12 @@ class Inputs:
             "occopt 1",
             f"nband {self.occupied + empty}",
             f"nbdbuf {max(0, empty - 1)}",
-            f"nline {tuning.lines}",
+            f"nline {lines or tuning.lines}",
             f"diemix {tuning.mixing:g}",
             "paral_kgb 0",
             step,
         ]
-        return "\n".join(lines) + "\n"
+        return "\n".join(text) + "\n"
 
     def _paw_lines(self) -> list[str]:
         if not self.is_paw:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ settings.load_profile("screening")
 ROOT = Path(__file__).parents[1]
 # The benchmarks that are tests as well are files, not a package.
 sys.path.append(str(ROOT / "benchmarks"))
+# A shell starts what runs in its background deaf to Ctrl-C, and the processes that tests interrupt
+# would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DRAWN_SPECIES = (
     "H", "Li", "Be", "C", "N", "O", "F", "Na", "Mg", "Si", "S", "Cl", "Ca", "Ti", "Zn", "Ga", "Se",
