@@ -13,6 +13,7 @@ from dft import abinit_parse as parse
 from dft.abinit_input import Inputs, Tuning, anaddb
 from dft.abinit_run import AbinitError, Programs, StepRecord, Steps, perturbations
 from dft.abinit_settings import NARROW_EV
+from dft.abinit_symmetry import Operations, completed
 from dft.ladder import Failure, Finding, classify, doubtful_charges, doubtful_mode
 from screening.io import atomic_write
 from screening.symmetry import cell_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 OUTCOME = "outcome.json"
 RELAX, SCF, GAP, DDK, RESPONSE = "1-relax", "2-ground-state", "3-gap", "4-ddk", "5-response"
+DATABASE = "completed_DDB"
 ANALYSES = ("6-analysis-raw", "7-analysis-lattice", "8-analysis")
 FREE_TO_MOVE = 1e-4
 """Å: what symmetry must leave of a random displacement for relaxing positions to make sense."""
@@ -139,16 +141,21 @@ class Attempt:
             )
         if bands.direct_gap < NARROW_EV and self.tuning.refine:
             return Finding(Failure.MESH, f"direct gap of {bands.direct_gap:.2f} eV")
-        ddk = self._step(DDK, inputs.ddk(), {"in_WFK": orbitals})
-        first = 3 * len(structure) + 1
+        operations = Operations.read(self.directory / SCF / "runo_GSR.nc")
+        along = operations.directions()
+        ddk = self._step(DDK, inputs.ddk(along), {"in_WFK": orbitals})
         links = {"in_WFK": orbitals}
-        for number in range(first, first + 3):
+        for number in (3 * len(structure) + 1 + direction for direction in along):
             links[f"in_1WF{number}"] = self.directory / DDK / f"runo_1WF{number}"
         again = self.steps.restartable(RESPONSE)
         response = self._step(RESPONSE, inputs.response(restart=again), links)
         self.outcome.cost["n_perturbations"] = perturbations(self.directory / RESPONSE)
         facts["converged"] = ddk.converged and response.converged
-        finding = self._analyse(structure)
+        calculated = self.directory / RESPONSE / "runo_DDB"
+        database = calculated.with_name(DATABASE)
+        text = calculated.read_text(encoding="utf-8")
+        atomic_write(database, completed(text, operations, along))
+        finding = self._analyse(structure, database)
         if not facts["converged"]:
             where = "derivatives in k" if not ddk.converged else "response"
             return Finding(Failure.RESPONSE, f"{where} not converged")
@@ -184,10 +191,9 @@ class Attempt:
         self.outcome.wall_s = round(self.outcome.wall_s + record.wall_s, 2)
         return record
 
-    def _analyse(self, structure: Structure) -> Finding | None:
+    def _analyse(self, structure: Structure, database: Path) -> Finding | None:
         """Tensors, charges and frequencies; a finding if the gate would not like them."""
         facts = self.outcome.facts
-        database = self.directory / RESPONSE / "runo_DDB"
         raw = self._anaddb(0, database, sum_rules=False, ionic=False)
         lattice = self._anaddb(1, database, sum_rules=True, ionic=False)
         optical = parse.optical(lattice.frequencies_thz)

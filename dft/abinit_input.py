@@ -12,7 +12,7 @@ The recipe, with the choices that matter (ABINIT 9.6 and later):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -160,10 +160,11 @@ class Inputs:
             shifted=False,
         )
 
-    def ddk(self) -> str:
-        """Derivatives of the orbitals with respect to k."""
+    def ddk(self, along: Sequence[int] = (0, 1, 2)) -> str:
+        """Derivatives of the orbitals with respect to k, along these reduced directions."""
+        chosen = " ".join(str(int(d in along)) for d in range(3))
         return self._text(
-            'indata_prefix "in"\nirdwfk 1\nrfelfd 2\nrfdir 1 1 1\nnqpt 1\nqpt 0 0 0\niscf -3\n'
+            f'indata_prefix "in"\nirdwfk 1\nrfelfd 2\nrfdir {chosen}\nnqpt 1\nqpt 0 0 0\niscf -3\n'
             f"tolwfr {self.tuning.response_tolerance * DDK_SHARE:.1e}\n"
             f"nstep {self.tuning.response_steps}\nprtden 0\nprtpot 0",
             kptopt=2,

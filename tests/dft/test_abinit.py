@@ -18,6 +18,7 @@ from dft.abinit_input import Tuning
 from dft.abinit_job import climb
 from dft.abinit_run import perturbations
 from dft.abinit_settings import FINER, AbinitSettings
+from dft.abinit_symmetry import Operations
 from dft.calculation import Calculation, State, calculation_key
 from dft.engine import CalculationOutput
 from dft.gate import Verdict, judge
@@ -143,6 +144,23 @@ def _assert_sound(material: Material, output: CalculationOutput) -> None:
     np.testing.assert_allclose(output.frequencies_thz[:3], 0, atol=1e-3)
     # Cubic, whatever the frame.
     np.testing.assert_allclose(output.electronic, output.electronic[0, 0] * np.eye(3), atol=1e-4)
+
+
+def test_derivatives_along_one_direction_are_enough_for_a_cube(
+    salt: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name in ("few", "all"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        found.append(climb(salt.structure, CRUDE))
+        monkeypatch.setattr(Operations, "directions", lambda _: (0, 1, 2))
+    few, everything = found
+    inputs = [(tmp_path / name / "attempt-1/4-ddk/run.abi").read_text() for name in ("few", "all")]
+    assert "rfdir 1 0 0" in inputs[0] and "rfdir 1 1 1" in inputs[1]
+    for name, tolerance in (("electronic", 1e-6), ("ionic", 1e-3), ("born_charges", 1e-3)):
+        one, other = (np.array(getattr(output, name)) for output in (few, everything))
+        assert np.abs(one - other).max() < tolerance * np.abs(other).max()
 
 
 def test_a_metal_is_recognised_before_its_response(
