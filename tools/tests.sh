@@ -17,10 +17,10 @@ done
 
 others=$(mktemp)
 trap 'rm -f "$others"' EXIT
-"$pytest" "${computing[@]}" -o cache_dir=.pytest_cache/others >"$others" 2>&1 &
+"$pytest" --durations=15 "${computing[@]}" -o cache_dir=.pytest_cache/others >"$others" 2>&1 &
 background=$!
 trap 'kill "$background" 2>/dev/null; exit 130' INT TERM
-"$pytest" tests/flows "${computing[@]/#/--ignore=}"
+"$pytest" --durations=30 tests/flows "${computing[@]/#/--ignore=}"
 flows=$?
 wait "$background"
 rest=$?
