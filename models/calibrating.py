@@ -1,4 +1,4 @@
-"""What held-out crystals teach about the error bars of an ensemble."""
+"""What crystals that were not trained on teach about the error bars of an ensemble."""
 
 from __future__ import annotations
 
@@ -7,51 +7,82 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.calibration import ENOUGH, PARTS, Calibration, Scale, quantiles, spread_of
+from models.calibration import ENOUGH, LEAST, PARTS, Calibration, Scale, quantiles, spread_of
 from models.ensemble import Prediction, log_errors
 from models.targets import targets_of
 from screening.material import KnownMaterial
+from screening.tensors import mean_permittivity
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 
 def calibrated(
     targets: Array,
     known: Sequence[KnownMaterial],
-    held_out: Indices,
+    unseen: Flags,
     physics: Array,
     finished: Callable[[Calibration], Prediction],
 ) -> Calibration:
     """Scales and quantiles from crystals that no member was trained on.
 
+    Where these are few, crystals that some member was not trained on join them, each with the
+    errors of those members alone, which are a little larger than the ensemble's.
+
     Parameters
     ----------
     targets
         Members' L of all ``known``, (members, n, 2, 3, 3).
-    held_out
-        Rows of the crystals that nobody was trained on.
+    unseen
+        Which member was not trained on which crystal, (members, n).
     physics
         1 where there is a physical estimate, (n,).
     finished
         Predictions of all ``known`` with a calibration.
     """
     labels, mask = targets_of([k.tensors for k in known])
+    held_out = unseen.all(axis=0)
+    enough = all((mask[held_out, part] > 0).sum() >= ENOUGH for part in range(2))
+    used = np.flatnonzero((held_out if enough else unseen.any(axis=0)) & mask.any(axis=1))
+    weights = unseen / np.maximum(1, unseen.sum(axis=0))
     scales = []
     for part in range(2):
-        rows = held_out[mask[held_out, part] > 0]
-        if len(rows) < ENOUGH:
+        rows = used[mask[used, part] > 0]
+        if len(rows) < LEAST:
             return Calibration.assumed()
-        predicted = targets[:, rows, part]
-        errors = np.trace(predicted.mean(axis=0) - labels[rows, part], axis1=-2, axis2=-1) / 3
+        predicted = np.einsum("mn,mnij->nij", weights[:, rows], targets[:, rows, part])
+        errors = np.trace(predicted - labels[rows, part], axis1=-2, axis2=-1) / 3
+        spread = spread_of(targets[:, rows, part])
         own = physics[rows] if part else np.zeros(len(rows))
-        scales.append(Scale.fitted(errors, spread_of(predicted), own))
+        fitted = len(rows) >= ENOUGH
+        scales.append(Scale.fitted(errors, spread, own) if fitted else Scale.of_few(errors, spread))
     electronic, ionic = scales
+    members = finished(Calibration.none())
     normal = Calibration.none().quantiles
-    prediction = finished(Calibration(electronic, ionic, normal, len(held_out)))
+    prediction = finished(Calibration(electronic, ionic, normal, len(used)))
     bounds = {}
     for name in PARTS:
-        rows = np.array([i for i in held_out if getattr(known[i].tensors, name) is not None])
+        rows = np.array([i for i in used.tolist() if getattr(known[i].tensors, name) is not None])
         true = np.stack([getattr(known[i].tensors, name) for i in rows])
-        bounds[name] = quantiles(*log_errors(prediction, name, true, rows))
-    return Calibration(electronic, ionic, bounds, len(held_out))
+        errors, deviations = log_errors(prediction, name, true, rows)
+        if not enough:
+            logs = np.log(mean_permittivity(members.part(name)))[:, rows]
+            errors = (weights[:, rows] * logs).sum(axis=0) - np.log(mean_permittivity(true))
+        bounds[name] = quantiles(errors, deviations)
+    return Calibration(electronic, ionic, bounds, len(used))
+
+
+def unseen_by(folds: Indices, held_out: Indices, members: int, n_folds: int) -> Flags:
+    """Which member is not trained on which crystal, (members, n).
+
+    Parameters
+    ----------
+    folds
+        Part of each crystal, from 0; member m leaves out part m modulo ``n_folds``.
+    held_out
+        Rows that nobody is trained on.
+    """
+    unseen = folds == np.arange(members)[:, None] % n_folds
+    unseen[:, held_out] = True
+    return np.asarray(unseen)

@@ -3,8 +3,10 @@
 The spread of an ensemble says where it is unsure but not by how much. On held-out crystals the
 spread of each part, in log space, is related to the error actually made; the members are moved
 apart accordingly, crystal by crystal, so that everything computed from them (figures of merit,
-acquisition) has the right spread. Intervals then use the empirical distribution of the scaled
-errors (split conformal prediction), since it has heavier tails than a Gaussian.
+acquisition) has the right spread. Where few crystals are held out, those count as well that a
+single member left out of its training, with that member's error (R. F. Barber et al., Ann. Stat.
+49, 486 (2021), CV+). Intervals then use the empirical distribution of the scaled errors (split
+conformal prediction), since it has heavier tails than a Gaussian.
 """
 
 from __future__ import annotations
@@ -23,7 +25,12 @@ PARTS = ("electronic", "ionic", "static")
 SMALLEST_SPREAD = 1e-3
 """Of ln ε̄; a smaller spread is chance."""
 ENOUGH = 50
-"""Held-out crystals below which nothing is calibrated."""
+"""Errors below which how they go with the spread is not fitted."""
+LEAST = 8
+"""Errors below which they teach nothing."""
+SLOPE_OF_FEW = 0.25
+"""Of ln σ with ln(spread) where it is not fitted: in so small a training set the spread says
+little, and σ must not be small because members agree."""
 NORMAL = (0.674, 0.994, 1.645, 1.960)
 """Half widths of the intervals of a Gaussian."""
 LARGEST_SCALE = 20.0
@@ -66,6 +73,13 @@ class Scale:
         largest = np.quantile(np.abs(errors), LARGEST_ERROR)
         return cls(*(float(x) for x in (*found.x, largest)))
 
+    @classmethod
+    def of_few(cls, errors: Array, spread: Array) -> Scale:
+        """The same for so few errors that the slope is given."""
+        logs = np.log(np.maximum(spread, SMALLEST_SPREAD))
+        size = np.sqrt(2) * np.mean(np.abs(errors) / np.exp(SLOPE_OF_FEW * logs))
+        return cls(float(np.log(max(size, SMALLEST_SPREAD))), SLOPE_OF_FEW)
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -79,7 +93,7 @@ class Calibration:
         Part → |error of ln ε̄| in units of the members' standard deviation that 50, 68, 90 and 95 %
         of the held-out crystals stayed below.
     n
-        Number of held-out crystals; 0 if nothing was calibrated.
+        Number of crystals that taught it; 0 if nothing was calibrated.
     """
 
     electronic: Scale
@@ -94,7 +108,7 @@ class Calibration:
 
     @classmethod
     def assumed(cls) -> Calibration:
-        """For ensembles with too few held-out crystals: what the large tensor table taught.
+        """For ensembles with next to no errors to learn from: what the large tensor table taught.
 
         There the errors of both parts are e times as large as the spread of five members.
         """

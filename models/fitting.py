@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.born import BornLoss, born_charges
 from models.cache import FeatureCache, ForceConstantCache
-from models.calibrating import calibrated
+from models.calibrating import calibrated, unseen_by
 from models.calibration import Calibration
 from models.data import Inputs, Normalisation
 from models.dielectric import DielectricLoss, DielectricModel, Labels
@@ -45,6 +45,8 @@ BORN_EPOCHS = 0.5
 """Epochs of the Born charges' network, as a share of the other's."""
 ENOUGH_BORN = 100
 """Crystals with known Born charges below which no network for them is trained."""
+RECIPE = 2
+"""Of training and calibration: another one makes another ensemble of the same crystals."""
 FOLDS = 10
 """Each member leaves out one of so many parts of the training crystals."""
 
@@ -216,7 +218,8 @@ class _Fit:
             return ensemble.finished(targets, self.examples)
 
         physics = self.examples.context[:, PHYSICS.start].astype(float)
-        return calibrated(targets, self.known, self.held_out, physics, finished)
+        unseen = unseen_by(self.folds, self.held_out, self.settings.members, FOLDS)
+        return calibrated(targets, self.known, unseen, physics, finished)
 
     def _metrics(self, prediction: Prediction) -> dict[str, Any]:
         central = [prediction.central(part)[None] for part in ("electronic", "ionic")]
@@ -234,7 +237,7 @@ def training_hash(known: Sequence[KnownMaterial], settings: ModelSettings, seed:
         ]
         for k in _in_order(known)
     ]  # fmt: skip
-    return stable_hash([FORMAT, settings.model_dump(exclude=ignored), seed, rows])
+    return stable_hash([FORMAT, RECIPE, settings.model_dump(exclude=ignored), seed, rows])
 
 
 def _in_order(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:

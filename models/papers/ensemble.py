@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch_geometric.data import Data
 
 from models.cache import FeatureCache, ForceConstantCache
-from models.calibrating import calibrated
+from models.calibrating import calibrated, unseen_by
 from models.calibration import Calibration
 from models.data import Normalisation
 from models.domain import Domain
@@ -174,7 +174,8 @@ def fit_paper(
         return ensemble.finished(targets, examples)
 
     none = np.zeros(len(known))
-    ensemble.calibration = calibrated(targets, known, left_out, none, finished)
+    unseen = unseen_by(folds_of(groups, FOLDS, seed), left_out, settings.members, FOLDS)
+    ensemble.calibration = calibrated(targets, known, unseen, none, finished)
     prediction = ensemble.finished(targets, examples)
     central = [prediction.central(part)[None] for part in LEARNED]
     ensemble.metrics = {

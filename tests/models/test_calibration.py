@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from models.calibrating import calibrated, unseen_by
 from models.calibration import LEVELS, Calibration, Scale, coverage, quantiles, spread_of
+from models.ensemble import Prediction
+from models.targets import electronic_from_target, from_target, targets_of
+from screening.builtin import builtin_hidden, builtin_known
 
 RANDOM = np.random.default_rng(4)
 
@@ -68,3 +72,43 @@ def test_outside_the_domain_errors_are_expected_to_grow() -> None:
     for part in range(2):
         ratio = spread_of(found[:, :, part]) / spread_of(targets[:, :, part])
         assert np.allclose(ratio, [1, 1, 1.5, 3])
+
+
+def test_of_few_errors_the_size_counts_and_agreement_of_members_little() -> None:
+    spread = np.exp(RANDOM.normal(-3, 1.0, size=12))
+    errors = 0.4 * np.where(np.arange(12) % 2, 1.0, -1.0)
+    scale = Scale.of_few(errors, spread)
+    assert scale.sigma(spread, np.zeros(12)).mean() == pytest.approx(0.4 * 2**0.5, rel=0.15)
+    narrow, wide = scale.sigma(np.array([0.01, 0.16]), np.zeros(2))
+    assert wide == pytest.approx(2 * narrow)
+
+
+def test_which_member_was_not_trained_on_what() -> None:
+    found = unseen_by(np.array([0, 1, 2, 3, 2]), np.array([4]), members=5, n_folds=3)
+    expected = [[1, 0, 0, 0, 1], [0, 1, 0, 0, 1], [0, 0, 1, 0, 1], [1, 0, 0, 0, 1], [0, 1, 0, 0, 1]]
+    assert found.tolist() == np.array(expected, dtype=bool).tolist()
+
+
+@pytest.mark.parametrize("error", [0.1, 0.5])
+def test_members_that_know_their_crystals_by_heart_earn_no_trust_for_it(error: float) -> None:
+    """Small errors on what they were trained on, ``error`` on what they were not."""
+    known = [k for k in [*builtin_known(), *builtin_hidden()] if k.tensors.ionic is not None][:60]
+    labels, _ = targets_of([k.tensors for k in known])
+    random = np.random.default_rng(1)
+    unseen = unseen_by(random.integers(10, size=60), np.arange(4), 5, 10)
+    size = np.where(unseen, error, 0.01)[..., None, None, None]
+    targets = labels + size * random.choice([-1, 1], size=(5, 60, 2, 1, 1)) * np.eye(3)
+
+    def finished(calibration: Calibration) -> Prediction:
+        inside = np.zeros(60)
+        apart = calibration.spread_out(targets, np.zeros(60), inside)
+        ionic = from_target(apart[:, :, 1])
+        return Prediction(electronic_from_target(apart[:, :, 0]), ionic, inside, inside > 0)
+
+    found = calibrated(targets, known, unseen, np.zeros(60), finished)
+    assert found.n == unseen.any(axis=0).sum() < 50
+    spread = finished(found)
+    for part, scale in ((0, found.electronic), (1, found.ionic)):
+        sigma = scale.sigma(spread_of(targets[:, :, part]), np.zeros(60))
+        assert 0.7 * error < np.median(sigma) < 2.1 * error
+    assert np.median(spread.deviation("static")) > 0.3 * error
