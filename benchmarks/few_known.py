@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from models.cache import FeatureCache
+from models.cache import FeatureCache, ForceConstantCache
 from models.calibration import Calibration, coverage
 from models.ensemble import Ensemble, log_errors
 from models.fitting import fit
@@ -94,6 +94,7 @@ def errors_of(
     prediction = ensemble.predict(
         [k.material.structure for k in asked], asked[0].functional, cache,
         band_gaps=[k.material.band_gap for k in asked],
+        force_constants=ForceConstantCache.beside(cache),
     )  # fmt: skip
     true = np.stack([k.tensors.static for k in asked])
     return log_errors(prediction, "static", true, np.arange(len(asked)))
