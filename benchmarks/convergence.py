@@ -3,7 +3,7 @@
 Every crystal is calculated with the cutoff and mesh of each level, and with one of the two changed.
 What is there is not repeated; stop and start it as you like.
 
-    python benchmarks/convergence.py [--directory DIR] [--levels quick standard tight] [NAME …]
+    python benchmarks/convergence.py [NAME …] [--directory DIR] [--levels quick standard tight]
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def show_validated(console: Console, view: CampaignView) -> None:
     merit = label_symbol(view.task.label)
     table = _table(f"Validated materials of '{view.name}' ({view.status}); {_legend(view)}")
     table.add_column("material", min_width=8, overflow="fold")
-    for heading in ("round", merit, "E_g", "ε̄", "λ1 λ2 λ3", "n", "predicted ε̄ ± σ"):
+    for heading in ("round", merit, "E_g", "ε̄", "λ1 λ2 λ3", "n", "predicted ε̄"):
         table.add_column(heading, justify="right", no_wrap=True)
     validated = view.validated.to_dict("records")
     for row in validated:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.calibration import ENOUGH, LEAST, PARTS, Calibration, Scale, quantiles, spread_of
-from models.ensemble import Prediction, log_errors
+from models.ensemble import SMALLEST_MEAN, Prediction, log_errors
 from models.targets import targets_of
 from screening.material import KnownMaterial
 from screening.tensors import mean_permittivity
@@ -54,9 +54,13 @@ def calibrated(
         predicted = np.einsum("mn,mnij->nij", weights[:, rows], targets[:, rows, part])
         errors = np.trace(predicted - labels[rows, part], axis1=-2, axis2=-1) / 3
         spread = spread_of(targets[:, rows, part])
-        own = physics[rows] if part else np.zeros(len(rows))
-        fitted = len(rows) >= ENOUGH
-        scales.append(Scale.fitted(errors, spread, own) if fitted else Scale.of_few(errors, spread))
+        if len(rows) < ENOUGH:
+            scales.append(Scale.of_few(errors, spread))
+            continue
+        # What an estimate is worth shows only where some crystals have none.
+        own = physics[rows] * part
+        both = LEAST <= own.sum() <= len(rows) - LEAST
+        scales.append(Scale.fitted(errors, spread, own if both else np.zeros(len(rows))))
     electronic, ionic = scales
     members = finished(Calibration.none())
     normal = Calibration.none().quantiles
@@ -67,10 +71,14 @@ def calibrated(
         true = np.stack([getattr(known[i].tensors, name) for i in rows])
         errors, deviations = log_errors(prediction, name, true, rows)
         if not enough:
-            logs = np.log(mean_permittivity(members.part(name)))[:, rows]
-            errors = (weights[:, rows] * logs).sum(axis=0) - np.log(mean_permittivity(true))
+            own = _log_mean(members.part(name)[:, rows])
+            errors = (weights[:, rows] * own).sum(axis=0) - _log_mean(true)
         bounds[name] = quantiles(errors, deviations)
     return Calibration(electronic, ionic, bounds, len(used))
+
+
+def _log_mean(tensors: Array) -> Array:
+    return np.asarray(np.log(np.maximum(mean_permittivity(tensors), SMALLEST_MEAN)))
 
 
 def unseen_by(folds: Indices, held_out: Indices, members: int, n_folds: int) -> Flags:

@@ -41,6 +41,8 @@ LATENT = Width(scalars=128, vectors=64, tensors=64)
 LATENT_BORN = Width(scalars=64, vectors=32, tensors=32)
 FORMAT = 3
 CRYSTALS_PER_CHUNK = 256
+SMALLEST_MEAN = 1e-3
+"""Mean of an ionic part below which its logarithm says nothing, as where there is none."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +280,7 @@ def log_errors(
 ) -> tuple[Array, Array]:
     """Errors of ln ε̄ and the members' standard deviations, for the labelled ``rows``."""
     central = mean_permittivity(prediction.central(part)[rows])
-    error = np.log(central / np.maximum(mean_permittivity(true), 1e-3))
+    error = np.log(central / np.maximum(mean_permittivity(true), SMALLEST_MEAN))
     return error, prediction.deviation(part)[rows]
 
 
