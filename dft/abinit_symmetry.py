@@ -1,10 +1,10 @@
 """What symmetry saves of the response to electric fields, and how it gives it back.
 
 ABINIT calculates the response to fields along as few directions as symmetry allows, but asks for
-the derivatives of the orbitals in k along all three, at all k-points: half the time of a small
-cubic crystal. Only those along the field are needed for that field's own derivatives of the energy.
-What ABINIT then writes for the other directions is wrong (it takes what is missing for zero), and
-is replaced here by what the operations of the space group make of the right ones.
+the derivatives of the orbitals in k along all three, at all k-points: a third of the time that a
+small cubic crystal takes. Only those along the field are needed for that field's own derivatives of
+the energy. What ABINIT then writes for the other directions is wrong (it takes what is missing for
+zero), and is replaced here by what the operations of the space group make of the right ones.
 
 Everything is in reduced coordinates, as ABINIT's database is: displacements u in lattice vectors,
 fields f in reciprocal ones. An operation takes u to S u and f to S⁻ᵀ f, and leaves the energy as it
