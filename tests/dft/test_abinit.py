@@ -153,7 +153,7 @@ def test_derivatives_along_one_direction_are_enough_for_a_cube(
     for name in ("few", "all"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
-        found.append(climb(salt.structure, CRUDE))
+        found.append(climb(salt.structure, CRUDE.model_copy(update={"k_spacing": 2.0})))
         monkeypatch.setattr(Operations, "directions", lambda _: (0, 1, 2))
     few, everything = found
     inputs = [(tmp_path / name / "attempt-1/4-ddk/run.abi").read_text() for name in ("few", "all")]

@@ -221,11 +221,15 @@ def test_cancelling_one_of_a_pack_leaves_the_others(
     bench.wait(lambda: not cluster.ask("squeue -h -t PD,R").strip(), PATIENCE_S)
 
 
-def test_a_result_cut_short_is_calculated_again(bench: Any, many: list[KnownMaterial]) -> None:
+def test_a_result_cut_short_is_calculated_again(
+    cluster: Any, bench: Any, many: list[KnownMaterial]
+) -> None:
     (key,) = bench.replay(many[:1])
     launcher = bench.slurm()
     launcher.submit([key])
     bench.finish(launcher, [key])
+    # A worker that does not find the result it has just written takes it for a failure.
+    bench.wait(lambda: not cluster.ask("squeue -h -t PD,R,CG").strip(), PATIENCE_S)
     result = bench.calculation(key).result_path
     whole = result.read_text()
     result.write_text(whole[: len(whole) // 2])
