@@ -13,6 +13,7 @@ is (X. Gonze and C. Lee, Phys. Rev. B 55, 10355 (1997), section VI).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +70,7 @@ class Operations:
             for j in DIRECTIONS
         ]
         chosen = [j for j in DIRECTIONS if not earlier[j]]
-        invariants = self._invariants()
+        invariants = self._invariants
         for j in DIRECTIONS:
             rows = invariants[self._known(chosen)]
             if np.linalg.matrix_rank(rows, tol=RANK) == invariants.shape[1]:
@@ -89,7 +90,7 @@ class Operations:
         along
             What :meth:`directions` returns.
         """
-        invariants = self._invariants()
+        invariants = self._invariants
         known = self._known(along)
         both = np.concatenate([charges, susceptibility[None]])
         weights = np.linalg.lstsq(invariants[known], both.ravel()[known], rcond=None)[0]
@@ -102,6 +103,7 @@ class Operations:
         known[-1][np.ix_(along, along)] = True
         return known.ravel()
 
+    @functools.cached_property
     def _invariants(self) -> Array:
         """Orthonormal columns: all charges and susceptibilities that the group leaves alone."""
         size = 9 * (self.n_atoms + 1)

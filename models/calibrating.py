@@ -62,7 +62,7 @@ def calibrated(
         both = LEAST <= own.sum() <= len(rows) - LEAST
         scales.append(Scale.fitted(errors, spread, own if both else np.zeros(len(rows))))
     electronic, ionic = scales
-    members = finished(Calibration.none())
+    unscaled = None if enough else finished(Calibration.none())
     normal = Calibration.none().quantiles
     prediction = finished(Calibration(electronic, ionic, normal, len(used)))
     bounds = {}
@@ -70,8 +70,8 @@ def calibrated(
         rows = np.array([i for i in used.tolist() if getattr(known[i].tensors, name) is not None])
         true = np.stack([getattr(known[i].tensors, name) for i in rows])
         errors, deviations = log_errors(prediction, name, true, rows)
-        if not enough:
-            own = _log_mean(members.part(name)[:, rows])
+        if unscaled is not None:
+            own = _log_mean(unscaled.part(name)[:, rows])
             errors = (weights[:, rows] * own).sum(axis=0) - _log_mean(true)
         bounds[name] = quantiles(errors, deviations)
     return Calibration(electronic, ionic, bounds, len(used))

@@ -110,7 +110,9 @@ class _Fit:
             self.held_out = np.array([i for i in whole if held_out(known[i])], dtype=np.int64)
         unseen = {groups[i] for i in self.held_out}
         self.training = np.array([i for i, group in enumerate(groups) if group not in unseen])
-        self.folds = folds_of(groups, FOLDS, seed)
+        self.unseen = unseen_by(
+            folds_of(groups, FOLDS, seed), self.held_out, settings.members, FOLDS
+        )
         self.seeds = [1000 * seed + 10 * member for member in range(settings.members)]
         gaps = [k.material.band_gap if settings.band_gap else None for k in known]
         self.examples = Examples.of(
@@ -209,7 +211,7 @@ class _Fit:
 
     def _training_rows(self) -> list[Indices]:
         rows = self.training
-        own = [rows[self.folds[rows] != m % FOLDS] for m in range(self.settings.members)]
+        own = [rows[~unseen[rows]] for unseen in self.unseen]
         return [part if len(part) else rows for part in own]
 
     def _calibration(self, ensemble: Ensemble, targets: Array) -> Calibration:
@@ -218,8 +220,7 @@ class _Fit:
             return ensemble.finished(targets, self.examples)
 
         physics = self.examples.context[:, PHYSICS.start].astype(float)
-        unseen = unseen_by(self.folds, self.held_out, self.settings.members, FOLDS)
-        return calibrated(targets, self.known, unseen, physics, finished)
+        return calibrated(targets, self.known, self.unseen, physics, finished)
 
     def _metrics(self, prediction: Prediction) -> dict[str, Any]:
         central = [prediction.central(part)[None] for part in ("electronic", "ionic")]

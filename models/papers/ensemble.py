@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch_geometric.data import Data
 
 from models.cache import FeatureCache, ForceConstantCache
-from models.calibrating import calibrated, unseen_by
+from models.calibrating import Flags, calibrated, unseen_by
 from models.calibration import Calibration
 from models.data import Normalisation
 from models.domain import Domain
@@ -162,7 +162,8 @@ def fit_paper(
     inputs = examples.inputs(normalise, layout, torch.device("cpu"))
     numbers = {int(z) for i in training for z in examples.crystals[i].cell[2]}
     graphs = _graphs(settings, structures, cache)
-    networks, seconds = _networks(known, graphs, training, groups, settings, seed, cache, progress)
+    unseen = unseen_by(folds_of(groups, FOLDS, seed), left_out, settings.members, FOLDS)
+    networks, seconds = _networks(known, graphs, training, unseen, settings, seed, cache, progress)
     ensemble = PaperEnsemble(
         settings, layout, networks, normalise, Domain.of(inputs, numbers), Calibration.none(), {},
         training_hash(known, settings, seed),
@@ -174,7 +175,6 @@ def fit_paper(
         return ensemble.finished(targets, examples)
 
     none = np.zeros(len(known))
-    unseen = unseen_by(folds_of(groups, FOLDS, seed), left_out, settings.members, FOLDS)
     ensemble.calibration = calibrated(targets, known, unseen, none, finished)
     prediction = ensemble.finished(targets, examples)
     central = [prediction.central(part)[None] for part in LEARNED]
@@ -197,7 +197,7 @@ def _networks(
     known: Sequence[KnownMaterial],
     graphs: Sequence[Data],
     training: Indices,
-    groups: Sequence[str],
+    unseen: Flags,
     settings: ModelSettings,
     seed: int,
     cache: FeatureCache,
@@ -206,7 +206,6 @@ def _networks(
     """Part → a network per member, which leaves out its own tenth and stops by it; seconds."""
     choice, device = parse(settings.name), resolve_device(settings.device)
     budget = Budget(epochs=settings.epochs, steps=(settings.min_steps, settings.max_steps))
-    folds = folds_of(groups, FOLDS, seed)
     networks: dict[str, list[PaperNetwork]] = {part: [] for part in LEARNED}
     seconds = 0.0
     for part in LEARNED:
@@ -215,7 +214,7 @@ def _networks(
         values = np.stack([np.zeros((3, 3)) if y is None else y for y in labels])
         targets = torch.as_tensor(values, dtype=torch.get_default_dtype())
         for member in range(settings.members):
-            mine = rows[folds[rows] != member % FOLDS]
+            mine = rows[~unseen[member, rows]]
             validation = np.setdiff1d(rows, mine)
             mine = mine if len(mine) else rows
             own_seed = 1000 * seed + 10 * member

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
-import spglib
 from pymatgen.core import Structure
 
 from dft.abinit_symmetry import Operations, completed
@@ -17,15 +14,9 @@ TURN = 2 * np.pi
 
 def operations_of(structure: Structure) -> Operations:
     """As ABINIT would list them, found by another program."""
-    lattice, positions, species = cell_of(structure)
-    found: Any = spglib.get_symmetry((lattice, positions, species), symprec=0.01)
-    sources = []
-    for rotation, translation in zip(found["rotations"], found["translations"], strict=True):
-        moved = positions @ rotation.T + translation
-        distance = moved[:, None] - positions[None]
-        distance -= np.round(distance)
-        sources.append(np.linalg.norm(distance @ lattice, axis=-1).argmin(axis=0))
-    return Operations(found["rotations"].astype(float), np.array(sources))
+    rotations, permutations = crystal_operations(cell_of(structure))
+    columns = structure.lattice.matrix.T
+    return Operations(np.linalg.inv(columns) @ rotations @ columns, permutations.argsort(axis=1))
 
 
 def true_response(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
