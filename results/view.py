@@ -7,7 +7,7 @@ anything that fills these tables, and the ledger is read in one place: ``Campaig
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +191,9 @@ class CampaignView:
         engines = {k: str((r.output or {}).get("engine_version", "")) for k, r in validated.items()}
         pictured = [record.material for record in list(validated.values())[:PICTURED]]
         structures = {material.structure_hash: material.structure for material in pictured}
-        return replace(view, structures=structures, engine_versions=engines)
+        object.__setattr__(view, "structures", structures)
+        object.__setattr__(view, "engine_versions", engines)
+        return view
 
     @property
     def round_numbers(self) -> list[int]:
@@ -244,20 +246,18 @@ def _best(table: pd.DataFrame) -> pd.Series | None:
 
 def _table(given: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """The named columns with one kind of missing value each, whatever the source left out."""
-    table = pd.DataFrame(index=pd.RangeIndex(len(given)))
+    table: dict[str, pd.Series] = {}
     for name, kind in columns.items():
         values: Sequence[Any] = list(given[name]) if name in given else [None] * len(given)
-        if kind == "object":
-            table[name] = pd.Series(values, dtype=object)
-            continue
         series = pd.Series(values, dtype=object)
         if kind == "bool":
-            table[name] = series.map(lambda value: value is not None and bool(value)).astype(bool)
+            series = series.map(lambda value: value is not None and bool(value)).astype(bool)
         elif kind == "str":
-            table[name] = series.where(series.notna(), "").astype(str)
-        else:
-            table[name] = pd.to_numeric(series, errors="coerce").astype(np.dtype(kind))
-    return table
+            series = series.where(series.notna(), "").astype(str)
+        elif kind != "object":
+            series = pd.to_numeric(series, errors="coerce").astype(np.dtype(kind))
+        table[name] = series
+    return pd.DataFrame(table, index=pd.RangeIndex(len(given)))
 
 
 def _with_derived(table: pd.DataFrame, task: Task) -> pd.DataFrame:

@@ -8,6 +8,7 @@ over the group; this module does so, and all projections rest on it.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,11 +47,34 @@ def _primitive(lattice: bytes, positions: bytes, species: bytes) -> Cell:
     import spglib
 
     cell = _from_bytes(lattice, positions, species)
-    given: Any = cell  # spglib takes arrays, whatever its annotations say
+    operations = _operations(lattice, positions, species)
+    if operations is None or operations.is_primitive:
+        return cell
+    given: Any = cell
     found = spglib.standardize_cell(given, to_primitive=True, no_idealize=True, symprec=SYMPREC)
     if found is None or len(found[2]) >= len(cell[2]):
         return cell
     return np.array(found[0]), np.array(found[1]), np.array(found[2], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class _Operations:
+    """What spglib finds: fractional rotations (n, 3, 3), and whether no smaller cell will do."""
+
+    rotations: NDArray[np.int32]
+    is_primitive: bool
+
+
+@functools.lru_cache(maxsize=50_000)
+def _operations(lattice: bytes, positions: bytes, species: bytes) -> _Operations | None:
+    import spglib
+
+    given: Any = _from_bytes(lattice, positions, species)  # arrays, whatever annotations say
+    found = spglib.get_symmetry_dataset(given, symprec=SYMPREC)
+    if found is None:
+        return None
+    alone = len(np.unique(found.mapping_to_primitive)) == len(given[2])
+    return _Operations(np.unique(found.rotations, axis=0), alone)
 
 
 def _from_bytes(lattice: bytes, positions: bytes, species: bytes) -> Cell:
@@ -76,15 +100,11 @@ def point_group_rotations(structure: Structure) -> Array:
 
 @functools.lru_cache(maxsize=50_000)
 def _rotations(lattice_bytes: bytes, position_bytes: bytes, species_bytes: bytes) -> Array:
-    import spglib
-
-    cell = _from_bytes(lattice_bytes, position_bytes, species_bytes)
-    given: Any = cell
-    found = spglib.get_symmetry(given, symprec=SYMPREC)
-    if found is None:
+    operations = _operations(lattice_bytes, position_bytes, species_bytes)
+    if operations is None:
         return np.eye(3)[None]
-    fractional = np.unique(found["rotations"], axis=0).astype(float)
-    rotations = _exact(fractional, cell[0].T)
+    lattice = _from_bytes(lattice_bytes, position_bytes, species_bytes)[0]
+    rotations = _exact(operations.rotations.astype(float), lattice.T)
     rotations.flags.writeable = False
     return rotations
 

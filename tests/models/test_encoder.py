@@ -176,6 +176,15 @@ def test_an_unknown_element_is_named(encoder: Encoder) -> None:
             encoder.encode([cell])
 
 
+def test_supported_elements_are_those_of_the_checkpoint(encoder: Encoder) -> None:
+    from pymatgen.core import Element
+    from sevenn.util import load_checkpoint
+
+    numbers = load_checkpoint(encoder.name).config["_type_map"]
+    found = {Element.from_Z(int(z)).symbol for z in numbers}
+    assert supported_elements(encoder.name) == found
+
+
 def test_all_supported_elements_can_be_encoded(encoder: Encoder) -> None:
     from pymatgen.core import Element
 
