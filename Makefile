@@ -8,9 +8,10 @@ BIN := .venv/bin
 run: install ## first look: three rounds on the data that come with the software
 	$(BIN)/screen run --task high-k --rounds 3
 
-# Three at a time on two cores, for many of the flows' tests wait; the longest files come first.
+# Three at a time on two cores, for many of the flows' tests wait; the longest files come first. One
+# thread each: PyTorch's threads get into each other's way where there are more of them than cores.
 test: lint ## checks and all tests
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=40
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=40
 
 lint: install ## style, format and types
 	$(BIN)/ruff check
