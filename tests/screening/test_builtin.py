@@ -54,13 +54,17 @@ def test_tensors_are_physical(everything: list[KnownMaterial]) -> None:
         rotations = point_group_rotations(known.material.structure)
         electronic, ionic = known.tensors.electronic, known.tensors.ionic
         assert electronic is not None
-        assert np.linalg.eigvalsh(electronic).min() > 1.1  # solid helium is the least
+        # Solid neon: 1.24 measured; helium alone is below.
+        least = 1.1 if {*known.material.elements} == {"He"} else 1.2
+        assert np.linalg.eigvalsh(electronic).min() > least
         assert asymmetry(electronic, rotations) < 1e-12
         if ionic is not None:
             # Atoms that symmetry makes all equal, as in diamond, carry no charge.
             polar = len(known.material.elements) > 1
             assert np.linalg.eigvalsh(ionic).min() > 0 or not polar
-            assert asymmetry(electronic + ionic, rotations) < 1e-12
+            # Of crystals without an infrared-active mode there is only noise.
+            part = ionic if np.abs(ionic).max() > 1e-4 else electronic + ionic
+            assert asymmetry(part, rotations) < 1e-12
 
 
 def test_records_are_complete(everything: list[KnownMaterial]) -> None:
