@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,9 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.crystal import Crystal
-from models.data import Inputs
+from models.data import Inputs, Normalisation
 from models.physics import neutral
 from models.readout import Dropout, Readout
+
+if TYPE_CHECKING:
+    from models.encoder import FeatureLayout
+    from models.inputs import Examples
 
 Array = NDArray[np.float64]
 
@@ -56,3 +62,18 @@ def born_charges(network: Readout, inputs: Inputs, crystals: Sequence[Crystal]) 
         allowed = np.stack([crystal.site_symmetric(p) for p in part])
         charges.append(neutral(crystal.expanded_tensors(allowed)))
     return charges
+
+
+@dataclass(frozen=True)
+class BornNetwork:
+    """A trained network, whoever trained it, with the scales of what it was trained on."""
+
+    readout: Readout
+    normalise: Normalisation
+
+    def charges(
+        self, examples: Examples, layout: FeatureLayout, device: torch.device
+    ) -> list[Array]:
+        """Every member's Born charges of all atoms, as :func:`born_charges` gives them."""
+        inputs = examples.inputs(self.normalise, layout, device)
+        return born_charges(self.readout.to(device), inputs, examples.crystals)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.born import born_charges
+from models.born import BornNetwork
 from models.cache import FeatureCache, ForceConstantCache
 from models.calibration import Calibration
 from models.data import Normalisation
@@ -27,7 +27,7 @@ from models.readout import Dropout, Readout, Width
 from models.settings import FUNCTIONALS, ModelSettings
 from models.targets import FLOOR, electronic_from_target, from_target
 from screening.errors import UserError
-from screening.progress import NamedProgress, Progress
+from screening.progress import NamedProgress, Progress, labelled
 from screening.symmetry import project
 from screening.tensors import mean_permittivity
 
@@ -39,7 +39,7 @@ Indices = NDArray[np.int64]
 
 LATENT = Width(scalars=128, vectors=64, tensors=64)
 LATENT_BORN = Width(scalars=64, vectors=32, tensors=32)
-FORMAT = 3
+FORMAT = 4
 CRYSTALS_PER_CHUNK = 256
 SMALLEST_MEAN = 1e-3
 """Mean of an ionic part below which its logarithm says nothing, as where there is none."""
@@ -133,7 +133,8 @@ class Ensemble:
     Attributes
     ----------
     born
-        Network for Born charges; None if there were too few to learn from.
+        Network for Born charges: its own, or the one that comes with the software; None if there
+        is neither.
     offset
         Mean diagonal target of the ionic part.
     metrics
@@ -145,7 +146,7 @@ class Ensemble:
     settings: ModelSettings
     layout: FeatureLayout
     readout: Readout
-    born: Readout | None
+    born: BornNetwork | None
     normalise: Normalisation
     domain: Domain
     offset: float
@@ -197,7 +198,9 @@ class Ensemble:
             own = structures[chunk]
             examples = self.examples(own, [functional] * len(own), cache, gaps)
             if force_constants is not None:
-                self.add_physics(examples, force_constants)
+                self.add_physics(
+                    examples, force_constants, labelled(progress, "force constants of candidates")
+                )
             return self.evaluate(examples)
 
         return Prediction.in_chunks(some, len(structures), self.settings.members, progress)
@@ -224,15 +227,14 @@ class Ensemble:
         Raises
         ------
         UserError
-            The ensemble had too few to learn from.
+            The ensemble had too few to learn from, and another encoder than the one that comes
+            with the software.
         """
         if self.born is None:
             raise UserError(
                 "This ensemble knows no Born charges; train it on materials that have them."
             )
-        device = resolve_device(self.settings.device)
-        inputs = examples.inputs(self.normalise, self.layout, device)
-        return born_charges(self.born.to(device), inputs, examples.crystals)
+        return self.born.charges(examples, self.layout, resolve_device(self.settings.device))
 
     def evaluate(self, examples: Examples) -> Prediction:
         """Predictions with calibrated spread."""

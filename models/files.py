@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from models.born import BornNetwork
 from models.calibration import Calibration
 from models.data import Normalisation
 from models.domain import Domain
@@ -25,7 +26,8 @@ from screening.io import atomic_path, atomic_write
 Tensors = dict[str, torch.Tensor]
 T = TypeVar("T")
 
-READABLE = (2, FORMAT)
+BORN_SCALES = "born-normalise."
+READABLE = range(2, FORMAT + 1)
 """Formats that are read; earlier ones are upgraded on the way."""
 
 
@@ -34,12 +36,15 @@ def save(ensemble: Ensemble, directory: Path, *, half: bool = False) -> None:
 
     ``half`` keeps the weights in half precision, for shipping.
     """
+    networks = {"readout": ensemble.readout}
     tensors: Tensors = {}
-    for name, part in (("readout", ensemble.readout), ("born", ensemble.born)):
-        if part is not None:
-            weights = part.state_dict()
-            kept = {k: v.half() if half else v for k, v in weights.items()}
-            tensors |= {f"{name}.{k}": v for k, v in kept.items()}
+    if ensemble.born is not None:
+        networks["born"] = ensemble.born.readout
+        scales = vars(ensemble.born.normalise)
+        tensors |= {f"{BORN_SCALES}{k}": v for k, v in scales.items()}
+    for name, network in networks.items():
+        weights = network.state_dict()
+        tensors |= {f"{name}.{k}": v.half() if half else v for k, v in weights.items()}
     write(directory, ensemble, tensors, {"offset": ensemble.offset})
 
 
@@ -121,8 +126,10 @@ def _upgraded(tensors: Tensors) -> Tensors:
 
     Format 3: the elements in the training crystals. Of an ensemble that does not say which they
     were, no element counts as a stranger.
+    Format 4: the scales of the network for Born charges, which was always the ensemble's own.
     """
-    return {"domain.numbers": torch.arange(1, 119), **tensors}
+    own = {f"{BORN_SCALES}{k}": v for k, v in below("normalise.", tensors).items()}
+    return {"domain.numbers": torch.arange(1, 119), **own, **tensors}
 
 
 def _built(manifest: dict[str, Any], tensors: Tensors) -> Ensemble:
@@ -133,10 +140,10 @@ def _built(manifest: dict[str, Any], tensors: Tensors) -> Ensemble:
     readout.load_state_dict(below("readout.", tensors))
     born = None
     if weights := below("born.", tensors):
-        born = Readout(
-            settings.members, inputs, LATENT_BORN, rank2_basis(), n_tensors=1, asymmetric=True
-        )
-        born.load_state_dict(weights)
+        members = len(weights["scalar_in.weight"])
+        network = Readout(members, inputs, LATENT_BORN, rank2_basis(), n_tensors=1, asymmetric=True)
+        network.load_state_dict(weights)
+        born = BornNetwork(network, Normalisation(**below(BORN_SCALES, tensors)))
     return Ensemble(
         settings,
         layout,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.born import BornLoss, born_charges
+from models.born import BornLoss, BornNetwork
 from models.cache import FeatureCache, ForceConstantCache
 from models.calibrating import calibrated, unseen_by
 from models.calibration import Calibration
@@ -30,22 +30,27 @@ from models.inputs import N_CONTEXT, PHYSICS, Examples
 from models.metrics import held_out_metrics
 from models.readout import Readout, Width
 from models.settings import FUNCTIONALS, ModelSettings
+from models.shipped import shipped
 from models.splits import split_by_group
 from models.targets import targets_of, to_target
 from models.training import train
 from screening.errors import UserError
 from screening.io import stable_hash
 from screening.material import KnownMaterial
-from screening.progress import NamedProgress, Progress
+from screening.progress import NamedProgress, labelled
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 BORN_EPOCHS = 0.5
 """Epochs of the Born charges' network, as a share of the other's."""
-ENOUGH_BORN = 100
-"""Crystals with known Born charges below which no network for them is trained."""
-RECIPE = 2
+ENOUGH_BORN = 1000
+"""Crystals with known Born charges below which those of the shipped network are better."""
+FEW = 500
+"""Known crystals below which how far to trust the physical estimate cannot be learned."""
+FULL_TRUST = 6.0
+"""Logit of the trust that training then starts from; 0 otherwise."""
+RECIPE = 3
 """Of training and calibration: another one makes another ensemble of the same crystals."""
 FOLDS = 10
 """Each member leaves out one of so many parts of the training crystals."""
@@ -113,6 +118,7 @@ class _Fit:
         self.unseen = unseen_by(
             folds_of(groups, FOLDS, seed), self.held_out, settings.members, FOLDS
         )
+        self.left_out_by: dict[int, int] = {}
         self.seeds = [1000 * seed + 10 * member for member in range(settings.members)]
         gaps = [k.material.band_gap if settings.band_gap else None for k in known]
         self.examples = Examples.of(
@@ -128,10 +134,12 @@ class _Fit:
     def ensemble(self) -> Ensemble:
         """Train both networks and calibrate."""
         born, seconds_born = self._born()
+        self._estimate(born)
         labels = labels_of(self.known, self.device)
         readout = self._network(LATENT, n_tensors=2, n_scalars=1)
         means = _mean_targets(labels, self.training)
-        start = torch.tensor([*means, 0.0]).expand(self.settings.members, 3)
+        trust = FULL_TRUST if len(self.known) < FEW else 0.0
+        start = torch.tensor([*means, trust]).expand(self.settings.members, 3)
         readout.reset(self.seeds, start)
         inputs = self._inputs()
         estimates = self.examples.estimates().to(self.device)
@@ -154,41 +162,51 @@ class _Fit:
         }
         return ensemble
 
-    def _born(self) -> tuple[Readout | None, float]:
-        """Learn Born charges, and give every crystal that is small enough its estimate."""
+    def _born(self) -> tuple[BornNetwork | None, float]:
+        """Learn Born charges; where few are known, those of the shipped network have to do."""
         charges = [self._charges(i) for i in range(len(self.known))]
         has_charges = np.array([c is not None for c in charges])
         rows = self.training[has_charges[self.training]]
-        if self.settings.physics_effort == 0 or len(rows) < ENOUGH_BORN:
+        if self.settings.physics_effort == 0:
             return None, 0.0
+        if len(rows) < ENOUGH_BORN:
+            return _shipped_born(self.settings), 0.0
         unknown = [np.full((size, 3, 3), np.nan) for size in self.examples.rows.sizes]
         table = [u if c is None else c for c, u in zip(charges, unknown, strict=True)]
         target = torch.as_tensor(np.concatenate(table), dtype=torch.float32, device=self.device)
         members = self.settings.members
-        # Every crystal is left out by one member, whose charges it gets: its estimate is then as
-        # good or bad as those of crystals never seen.
-        parts = folds_of([composition_of(k) for k in self.known], members, self.seed + 1)
         inputs = self._inputs()
         network = self._network(LATENT_BORN, n_tensors=1, asymmetric=True)
         network.reset(self.seeds, torch.zeros(members, 1))
         settings = self.settings.model_copy(
             update={"epochs": max(1, round(BORN_EPOCHS * self.settings.epochs))}
         )
+        # Every crystal is left out by one member, whose charges it gets: its estimate is then as
+        # good or bad as those of crystals never seen.
+        parts = folds_of([composition_of(k) for k in self.known], members, self.seed + 1)
+        self.left_out_by = {i: parts[i] for i in rows.tolist()}
         seconds = train(
             network, BornLoss(network, inputs, target),
             [rows[parts[rows] != member] for member in range(members)], settings, self.seeds,
             self.device, labelled(self.progress, "training Born charges"),
         )  # fmt: skip
-        found = born_charges(network, inputs, self.examples.crystals)
-        trained = set(rows.tolist())
-        fair = [c[parts[i], None] if i in trained else c for i, c in enumerate(found)]
+        return BornNetwork(network, self.normalise), seconds
+
+    def _estimate(self, born: BornNetwork | None) -> None:
+        """Give every crystal that is small enough its physical estimate."""
+        if born is None:
+            return
+        found = born.charges(self.examples, self.layout, self.device)
+        fair = [
+            c[self.left_out_by[i], None] if i in self.left_out_by else c
+            for i, c in enumerate(found)
+        ]
         within = self.examples.within(self.settings.physics_effort)
         easy = [i for i in within if self.known[i].tensors.ionic is not None]
         self.examples.add_physics(
             fair, ForceConstantCache.beside(self.cache), easy,
             labelled(self.progress, "force constants of known crystals"),
         )  # fmt: skip
-        return network, seconds
 
     def _charges(self, row: int) -> Array | None:
         """Labels of the representatives, if the record has them for this very cell."""
@@ -226,6 +244,12 @@ class _Fit:
         central = [prediction.central(part)[None] for part in ("electronic", "ionic")]
         truth = [k.tensors for k in self.known]
         return held_out_metrics(central[0], central[1], truth, [self.held_out])
+
+
+def _shipped_born(settings: ModelSettings) -> BornNetwork | None:
+    """The network for Born charges that comes with the software, if it is for this encoder."""
+    ensemble = shipped()
+    return ensemble.born if ensemble.settings.encoder == settings.encoder else None
 
 
 def training_hash(known: Sequence[KnownMaterial], settings: ModelSettings, seed: int) -> str:
@@ -312,10 +336,3 @@ def _mean_targets(labels: Labels, rows: Indices) -> list[float]:
     known = labels.known.cpu()[rows]
     means = (trace * known).sum(0) / known.sum(0).clamp(min=1.0)
     return [float(x) for x in means]
-
-
-def labelled(progress: NamedProgress | None, what: str) -> Progress | None:
-    """NamedProgress that says what is being done."""
-    if progress is None:
-        return None
-    return lambda done, total: progress(what, done, total)

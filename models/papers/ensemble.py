@@ -28,7 +28,6 @@ from models.fitting import (
     composition_of,
     folds_of,
     has_tensor,
-    labelled,
     training_hash,
     usable,
 )
@@ -43,7 +42,7 @@ from models.settings import FUNCTIONALS, ModelSettings
 from models.splits import split_by_group
 from models.targets import electronic_from_target, electronic_target, from_target, to_target
 from screening.material import KnownMaterial
-from screening.progress import NamedProgress, Progress
+from screening.progress import NamedProgress, Progress, labelled
 from screening.symmetry import project
 
 if TYPE_CHECKING:

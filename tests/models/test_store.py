@@ -115,7 +115,7 @@ def test_a_damaged_model_is_refused(model: Path, damage: Callable[[Path], None])
 def test_a_model_of_another_format_is_refused(model: Path) -> None:
     edit(lambda manifest: manifest.update(format=99))(model)
     with pytest.raises(
-        UserError, match=f"{model} has format 99.*reads formats 2 to 3.*train it again"
+        UserError, match=f"{model} has format 99.*reads formats 2 to 4.*train it again"
     ):
         load(model)
 

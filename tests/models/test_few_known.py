@@ -1,0 +1,75 @@
+"""A handful of known crystals: the shipped network for Born charges does what they cannot teach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import files
+from models.cache import FeatureCache, ForceConstantCache
+from models.ensemble import Ensemble
+from models.fitting import fit
+from models.settings import ModelSettings
+from models.shipped import shipped
+from screening.builtin import builtin_table
+from screening.material import KnownMaterial
+from screening.tensors import mean_permittivity
+
+KNOWN = "MgO LiF NaF KF RbF LiCl NaCl KBr CsCl NaI LiI CaS BaS BeS"
+ASKED = "CaO RbI Li2S LiBr AgCl"
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+    """Features of the encoder that the shipped network is for."""
+    return FeatureCache("7net-l3i5", tmp_path_factory.mktemp("large"))
+
+
+@pytest.fixture(scope="module")
+def few(large: FeatureCache) -> Ensemble:
+    settings = ModelSettings(members=2, min_steps=60, max_steps=60, batch_size=8, device="cpu")
+    return fit(crystals(KNOWN), settings, 0, large)
+
+
+def crystals(names: str) -> list[KnownMaterial]:
+    table = {k.material.material_id: k for k in builtin_table()}
+    return [table[name] for name in names.split()]
+
+
+def test_the_ionic_part_comes_from_the_estimate(few: Ensemble, large: FeatureCache) -> None:
+    asked = crystals(ASKED)
+    structures = [k.material.structure for k in asked]
+    gaps = [k.material.band_gap for k in asked]
+    true = mean_permittivity(np.stack([k.tensors.ionic for k in asked]))
+    errors = []
+    for physics in (ForceConstantCache.beside(large), None):
+        found = few.predict(structures, "PBE", large, band_gaps=gaps, force_constants=physics)
+        assert found.physical.all() == (physics is not None)
+        errors.append(np.abs(np.log(mean_permittivity(found.central("ionic")) / true)))
+    assert errors[0].mean() < 0.25
+    assert errors[0].mean() < 0.6 * errors[1].mean()
+
+
+def test_its_charges_are_those_of_the_shipped_network(
+    few: Ensemble, large: FeatureCache, tmp_path: Path
+) -> None:
+    structures = [k.material.structure for k in crystals(ASKED)]
+    own, theirs = (
+        e.born_charges(e.examples(structures, ["PBE"] * len(structures), large))
+        for e in (few, shipped())
+    )
+    assert all(len(charges) == shipped().settings.members for charges in own)
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(own, theirs, strict=True))
+    files.save(few, tmp_path)
+    again = files.load(tmp_path)
+    physics = ForceConstantCache.beside(large)
+    before, after = (
+        e.predict(structures, "PBE", large, force_constants=physics) for e in (few, again)
+    )
+    assert np.array_equal(before.static, after.static)
+
+
+def test_it_is_for_its_own_encoder_alone(trained: Ensemble) -> None:
+    assert trained.settings.encoder != shipped().settings.encoder and not trained.has_physics
