@@ -182,6 +182,7 @@ def _part_figures(
         "sd_over_splits": {k: round(float(np.std(v, ddof=1)), 4) for k, v in means.items()}
         if len(found) > 1
         else {},
+        "by_split": {k: [round(x, 4) for x in v] for k, v in means.items()},
         "systems": by_system,
         "pooled": scores(np.concatenate(pooled_errors), np.concatenate(pooled_true), systems),
     }
@@ -201,7 +202,7 @@ def _mean(errors: Array) -> float | None:
 
 
 def _paired(name: str, reference: str, table: TensorTable, work: Path) -> dict[str, Any]:
-    comparison: dict[str, Any] = {}
+    comparison: dict[str, Any] = {"splits": {}}
     for part in PARTS:
         differences: dict[str, list[tuple[Array, Array]]] = {metric: [] for metric in COMPARED}
         for number in range(1, N_SPLITS + 1):
@@ -210,6 +211,7 @@ def _paired(name: str, reference: str, table: TensorTable, work: Path) -> dict[s
             if len(both) < 2:
                 continue
             (rows, first), (_, second) = both
+            comparison["splits"].setdefault(part, []).append(number)
             known = table.labelled(part)[rows]
             true = table.truth(part)[rows[known]]
             a, b = (material_errors(o.central[part][known], true) for o in (first, second))

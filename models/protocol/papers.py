@@ -31,6 +31,7 @@ from models.protocol.benchmark import (
     splits_card,
 )
 from models.protocol.card import write_card
+from models.protocol.continued import continued
 from models.protocol.splits import published_split
 from models.protocol.table import TensorTable
 from models.protocol.variants import Outcome, without_error_bars
@@ -148,8 +149,9 @@ def run_papers(
 ) -> None:
     """Train what has no result in ``work`` yet, and write the card of a model after each network.
 
-    All models have split and part behind them before the next part, or split, begins. Where
-    predictions of ours lie in ``work``, ours gets cards beside them.
+    All models have split and part behind them before the next part, or split, begins. What a card
+    that lies there says of other splits stays in it. Where predictions of ours lie in ``work``,
+    ours gets cards beside them.
     """
     if variants and (work / OURS).is_dir():
         cache = variants[0].cache
@@ -169,7 +171,8 @@ def run_papers(
                     )
                     save_outcome(path, split.test, outcome)
                     note(f"{variant.name}, split {number}, {part}: {outcome.facts[part]}")
-                write_card(cards / f"{variant.name}.yaml", paper_card(variant, table, work))
+                place = cards / f"{variant.name}.yaml"
+                write_card(place, continued(paper_card(variant, table, work), place))
     for merit in TAIL_MERITS if tail else ():
         if variants and (work / OURS / f"tail-{merit}.npz").exists():
             own = variants_of(variants[0].cache)[OURS]

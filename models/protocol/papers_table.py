@@ -137,6 +137,12 @@ def _splits(card: Card, part: str) -> list[int]:
     return list(card["figures"][part]["splits"])
 
 
+def _compared_on(card: Card, part: str) -> list[int]:
+    """Numbers of the splits of the paired comparison; all, unless it says otherwise."""
+    splits = card["paired"].get("splits", {}).get(part)
+    return _splits(card, part) if splits is None else list(splits)
+
+
 def _system_table(cards: dict[str, Card], part: str, metric: str, splits: Sequence[int]) -> str:
     lines = [
         f"| {part}, {LABELS[metric]}, {named(splits)} | " + " | ".join(cards) + " |",
@@ -187,7 +193,7 @@ def facts_table(cards: dict[str, Card]) -> str:
             f"{facts['materials_per_cpu_second']:.0f}",
             *(f"{v[k][0]:.0e}, {v[k][1]:.0e}" for k in ("rotation", "cell", "point_group")),
             compared,
-            "–" if difference is None else ", ".join(str(n) for n in _splits(card, "static")),
+            "–" if difference is None else ", ".join(str(n) for n in _compared_on(card, "static")),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
