@@ -8,6 +8,7 @@ Three rounds of 20 calculations each, from the same start for every strategy:
     greedy   the campaign with μ alone
     random   60 candidates drawn from the same pool
 
+Without physical estimates: the shipped network for Born charges has learned from this very table.
 Run ``python benchmarks/replay.py --help``. A run that was stopped goes on where it was. With
 ``--profile`` one campaign is timed step by step instead.
 """
@@ -90,6 +91,7 @@ def run_campaign(
             "engine.answers": {"kind": "table", "path": str(hidden)},
             "acquisition.kind": kind,
             "model.device": device,
+            "model.physics_effort": 0,
         },
     )
     campaign.fn(config, directory, None)
