@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.crystal import Crystal
 from models.data import Inputs, Normalisation
 from models.physics import neutral
 from models.readout import Dropout, Readout
@@ -46,24 +44,6 @@ class BornLoss:
         return loss
 
 
-@torch.no_grad()
-def born_charges(network: Readout, inputs: Inputs, crystals: Sequence[Crystal]) -> list[Array]:
-    """Every member's Born charges of all atoms, one array (m, n, 3, 3) per crystal.
-
-    They have the symmetry of the crystal and add up to zero.
-    """
-    members = network.scalar_in.weight.shape[0]
-    rows = np.tile(np.arange(len(inputs.sizes)), (members, 1))
-    batch = inputs.batch(rows)
-    found = network(*batch.with_context(), Dropout(0.0))[0][:, :, 0].cpu().numpy().astype(float)
-    parts = np.split(found, np.cumsum(inputs.sizes)[:-1], axis=1)
-    charges = []
-    for crystal, part in zip(crystals, parts, strict=True):
-        allowed = np.stack([crystal.site_symmetric(p) for p in part])
-        charges.append(neutral(crystal.expanded_tensors(allowed)))
-    return charges
-
-
 @dataclass(frozen=True)
 class BornNetwork:
     """A trained network, whoever trained it, with the scales of what it was trained on."""
@@ -71,9 +51,22 @@ class BornNetwork:
     readout: Readout
     normalise: Normalisation
 
+    @torch.no_grad()
     def charges(
         self, examples: Examples, layout: FeatureLayout, device: torch.device
     ) -> list[Array]:
-        """Every member's Born charges of all atoms, as :func:`born_charges` gives them."""
+        """Every member's Born charges of all atoms, one array (m, n, 3, 3) per crystal.
+
+        They have the symmetry of the crystal and add up to zero.
+        """
         inputs = examples.inputs(self.normalise, layout, device)
-        return born_charges(self.readout.to(device), inputs, examples.crystals)
+        members = self.readout.scalar_in.weight.shape[0]
+        batch = inputs.batch(np.tile(np.arange(len(inputs.sizes)), (members, 1)))
+        tensors, _ = self.readout.to(device)(*batch.with_context(), Dropout(0.0))
+        found = tensors[:, :, 0].cpu().numpy().astype(float)
+        parts = np.split(found, np.cumsum(inputs.sizes)[:-1], axis=1)
+        charges = []
+        for crystal, part in zip(examples.crystals, parts, strict=True):
+            allowed = np.stack([crystal.site_symmetric(p) for p in part])
+            charges.append(neutral(crystal.expanded_tensors(allowed)))
+        return charges

@@ -118,7 +118,6 @@ class _Fit:
         self.unseen = unseen_by(
             folds_of(groups, FOLDS, seed), self.held_out, settings.members, FOLDS
         )
-        self.left_out_by: dict[int, int] = {}
         self.seeds = [1000 * seed + 10 * member for member in range(settings.members)]
         gaps = [k.material.band_gap if settings.band_gap else None for k in known]
         self.examples = Examples.of(
@@ -133,8 +132,9 @@ class _Fit:
 
     def ensemble(self) -> Ensemble:
         """Train both networks and calibrate."""
-        born, seconds_born = self._born()
-        self._estimate(born)
+        born, left_out_by, seconds_born = self._born()
+        if born is not None:
+            self._estimate(born, left_out_by)
         labels = labels_of(self.known, self.device)
         readout = self._network(LATENT, n_tensors=2, n_scalars=1)
         means = _mean_targets(labels, self.training)
@@ -162,15 +162,21 @@ class _Fit:
         }
         return ensemble
 
-    def _born(self) -> tuple[BornNetwork | None, float]:
-        """Learn Born charges; where few are known, those of the shipped network have to do."""
+    def _born(self) -> tuple[BornNetwork | None, dict[int, int], float]:
+        """Learn Born charges; where few are known, those of the shipped network have to do.
+
+        Returns
+        -------
+        tuple
+            The network, the member that has not seen a crystal by the crystal's row, seconds.
+        """
+        if self.settings.physics_effort == 0:
+            return None, {}, 0.0
         charges = [self._charges(i) for i in range(len(self.known))]
         has_charges = np.array([c is not None for c in charges])
         rows = self.training[has_charges[self.training]]
-        if self.settings.physics_effort == 0:
-            return None, 0.0
         if len(rows) < ENOUGH_BORN:
-            return _shipped_born(self.settings), 0.0
+            return _shipped_born(self.settings), {}, 0.0
         unknown = [np.full((size, 3, 3), np.nan) for size in self.examples.rows.sizes]
         table = [u if c is None else c for c, u in zip(charges, unknown, strict=True)]
         target = torch.as_tensor(np.concatenate(table), dtype=torch.float32, device=self.device)
@@ -181,26 +187,22 @@ class _Fit:
         settings = self.settings.model_copy(
             update={"epochs": max(1, round(BORN_EPOCHS * self.settings.epochs))}
         )
-        # Every crystal is left out by one member, whose charges it gets: its estimate is then as
-        # good or bad as those of crystals never seen.
         parts = folds_of([composition_of(k) for k in self.known], members, self.seed + 1)
-        self.left_out_by = {i: parts[i] for i in rows.tolist()}
         seconds = train(
             network, BornLoss(network, inputs, target),
             [rows[parts[rows] != member] for member in range(members)], settings, self.seeds,
             self.device, labelled(self.progress, "training Born charges"),
         )  # fmt: skip
-        return BornNetwork(network, self.normalise), seconds
+        return BornNetwork(network, self.normalise), {i: parts[i] for i in rows.tolist()}, seconds
 
-    def _estimate(self, born: BornNetwork | None) -> None:
-        """Give every crystal that is small enough its physical estimate."""
-        if born is None:
-            return
+    def _estimate(self, born: BornNetwork, left_out_by: dict[int, int]) -> None:
+        """Give every crystal that is small enough its physical estimate.
+
+        A crystal that the network was trained on gets the charges of the member that left it out:
+        its estimate is then as good or bad as those of crystals never seen.
+        """
         found = born.charges(self.examples, self.layout, self.device)
-        fair = [
-            c[self.left_out_by[i], None] if i in self.left_out_by else c
-            for i, c in enumerate(found)
-        ]
+        fair = [c[left_out_by[i], None] if i in left_out_by else c for i, c in enumerate(found)]
         within = self.examples.within(self.settings.physics_effort)
         easy = [i for i in within if self.known[i].tensors.ionic is not None]
         self.examples.add_physics(

@@ -178,11 +178,7 @@ def _part_figures(
             shares.append(covered(table, rows, outcome, part))
         facts += [outcome.facts[part]] if part in outcome.facts else []
     figures: dict[str, Any] = {
-        "mean_over_splits": {k: round(float(np.mean(v)), 4) for k, v in means.items()},
-        "sd_over_splits": {k: round(float(np.std(v, ddof=1)), 4) for k, v in means.items()}
-        if len(found) > 1
-        else {},
-        "by_split": {k: [round(x, 4) for x in v] for k, v in means.items()},
+        **over_splits(means),
         "systems": by_system,
         "pooled": scores(np.concatenate(pooled_errors), np.concatenate(pooled_true), systems),
     }
@@ -195,6 +191,17 @@ def _part_figures(
         }
         figures["miscalibration_area"] = round(float(np.abs(mean - LEVELS).mean()), 4)
     return figures
+
+
+def over_splits(by_split: dict[str, list[float]]) -> dict[str, Any]:
+    """Each metric split by split, its mean, and its deviation where there are several."""
+    several = any(len(values) > 1 for values in by_split.values())
+    deviations = {k: round(float(np.std(v, ddof=1)), 4) for k, v in by_split.items() if several}
+    return {
+        "mean_over_splits": {k: round(float(np.mean(v)), 4) for k, v in by_split.items()},
+        "sd_over_splits": deviations,
+        "by_split": {k: [round(x, 4) for x in v] for k, v in by_split.items()},
+    }
 
 
 def _mean(errors: Array) -> float | None:

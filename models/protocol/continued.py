@@ -11,8 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from models.protocol.benchmark import over_splits
 from models.protocol.card import read_card
 
 Card = dict[str, Any]
@@ -67,9 +66,7 @@ def _joined(figures: Card, before: Card) -> Card:
     found = {
         **figures,
         "splits": numbers,
-        "mean_over_splits": {k: round(float(np.mean(v)), 4) for k, v in by_split.items()},
-        "sd_over_splits": {k: round(float(np.std(v, ddof=1)), 4) for k, v in by_split.items()},
-        "by_split": by_split,
+        **over_splits(by_split),
         "pooled_splits": figures.get("pooled_splits", figures["splits"]),
         "systems": {
             system: {
@@ -94,22 +91,22 @@ def _by_split(figures: Card) -> dict[str, list[float]] | None:
 
 
 def _compared(card: Card, earlier: Card) -> Card | None:
-    """The paired comparison on more splits: with ours lost, that of the earlier card."""
-    own, before = card.get("paired"), earlier.get("paired")
-    if before is None:
-        return own
-    before = {"splits": {p: f["splits"] for p, f in earlier["figures"].items()}, **before}
-    if own is None:
-        return dict(before)
-    parts = {k for k in (*own, *before) if k not in ("minus", "splits")}
-    taken = {p: own if _number(own, p) >= _number(before, p) else before for p in sorted(parts)}
+    """The paired comparison, part by part the one on more splits: ours may be lost as well."""
+    sides = [side for side in (card, earlier) if side.get("paired")]
+    if not sides:
+        return None
+    parts = sorted({k for side in sides for k in side["paired"]} - {"minus", "splits"})
+    taken = {part: max(sides, key=lambda side: len(compared_on(side, part))) for part in parts}
     return {
-        "minus": own["minus"],
-        "splits": {p: side["splits"][p] for p, side in taken.items() if _number(side, p)},
-        **{p: side.get(p, {}) for p, side in taken.items()},
+        "minus": sides[0]["paired"]["minus"],
+        "splits": {part: on for part, side in taken.items() if (on := compared_on(side, part))},
+        **{part: side["paired"].get(part, {}) for part, side in taken.items()},
     }
 
 
-def _number(paired: Card, part: str) -> int:
-    """Splits that a comparison is of."""
-    return len(paired["splits"].get(part, [])) if paired.get(part) else 0
+def compared_on(card: Card, part: str) -> list[int]:
+    """Numbers of the splits of the paired comparison; all of a card that does not tell them."""
+    paired = card.get("paired", {})
+    if not paired.get(part):
+        return []
+    return list(paired.get("splits", {}).get(part, card["figures"][part]["splits"]))

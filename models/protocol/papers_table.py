@@ -12,6 +12,7 @@ from models.calibration import PARTS
 from models.papers.names import OPTIONS, OURS, parse
 from models.protocol.benchmark import BY_SYSTEM, SYSTEMS
 from models.protocol.card import read_card
+from models.protocol.continued import compared_on
 from models.protocol.summary import extremes_table
 
 STUDIED = ("layer", "random", "1-layer")
@@ -137,12 +138,6 @@ def _splits(card: Card, part: str) -> list[int]:
     return list(card["figures"][part]["splits"])
 
 
-def _compared_on(card: Card, part: str) -> list[int]:
-    """Numbers of the splits of the paired comparison; all, unless it says otherwise."""
-    splits = card["paired"].get("splits", {}).get(part)
-    return _splits(card, part) if splits is None else list(splits)
-
-
 def _system_table(cards: dict[str, Card], part: str, metric: str, splits: Sequence[int]) -> str:
     lines = [
         f"| {part}, {LABELS[metric]}, {named(splits)} | " + " | ".join(cards) + " |",
@@ -193,7 +188,7 @@ def facts_table(cards: dict[str, Card]) -> str:
             f"{facts['materials_per_cpu_second']:.0f}",
             *(f"{v[k][0]:.0e}, {v[k][1]:.0e}" for k in ("rotation", "cell", "point_group")),
             compared,
-            "–" if difference is None else ", ".join(str(n) for n in _compared_on(card, "static")),
+            "–" if difference is None else ", ".join(str(n) for n in compared_on(card, "static")),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

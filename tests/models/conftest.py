@@ -49,10 +49,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
 
 
 @pytest.fixture(scope="session")
-def builtin() -> list[KnownMaterial]:
-    """Cubic polar crystals that come with the software; the same ones however their table grows."""
+def named() -> Callable[[str], list[KnownMaterial]]:
+    """``named("LiF MgO")``: crystals of the built-in table."""
     known = {k.material.material_id: k for k in builtin_table()}
-    return [known[name] for name in CUBIC.split()]
+    return lambda names: [known[name] for name in names.split()]
+
+
+@pytest.fixture(scope="session")
+def builtin(named: Callable[[str], list[KnownMaterial]]) -> list[KnownMaterial]:
+    """Cubic polar crystals that come with the software; the same ones however their table grows."""
+    return named(CUBIC)
 
 
 @pytest.fixture(scope="session")

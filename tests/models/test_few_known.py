@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +13,13 @@ from models import files
 from models.cache import FeatureCache, ForceConstantCache
 from models.ensemble import Ensemble
 from models.fitting import fit
+from models.inputs import Examples
 from models.settings import ModelSettings
 from models.shipped import shipped
-from screening.builtin import builtin_table
 from screening.material import KnownMaterial
 from screening.tensors import mean_permittivity
+
+Named = Callable[[str], list[KnownMaterial]]
 
 KNOWN = "MgO LiF NaF KF RbF LiCl NaCl KBr CsCl NaI LiI CaS BaS BeS"
 ASKED = "CaO RbI Li2S LiBr AgCl"
@@ -28,18 +32,15 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
 
 
 @pytest.fixture(scope="module")
-def few(large: FeatureCache) -> Ensemble:
+def few(named: Named, large: FeatureCache) -> Ensemble:
     settings = ModelSettings(members=2, min_steps=60, max_steps=60, batch_size=8, device="cpu")
-    return fit(crystals(KNOWN), settings, 0, large)
+    return fit(named(KNOWN), settings, 0, large)
 
 
-def crystals(names: str) -> list[KnownMaterial]:
-    table = {k.material.material_id: k for k in builtin_table()}
-    return [table[name] for name in names.split()]
-
-
-def test_the_ionic_part_comes_from_the_estimate(few: Ensemble, large: FeatureCache) -> None:
-    asked = crystals(ASKED)
+def test_the_ionic_part_comes_from_the_estimate(
+    named: Named, few: Ensemble, large: FeatureCache
+) -> None:
+    asked = named(ASKED)
     structures = [k.material.structure for k in asked]
     gaps = [k.material.band_gap for k in asked]
     true = mean_permittivity(np.stack([k.tensors.ionic for k in asked]))
@@ -53,9 +54,9 @@ def test_the_ionic_part_comes_from_the_estimate(few: Ensemble, large: FeatureCac
 
 
 def test_its_charges_are_those_of_the_shipped_network(
-    few: Ensemble, large: FeatureCache, tmp_path: Path
+    named: Named, few: Ensemble, large: FeatureCache, tmp_path: Path
 ) -> None:
-    structures = [k.material.structure for k in crystals(ASKED)]
+    structures = [k.material.structure for k in named(ASKED)]
     own, theirs = (
         e.born_charges(e.examples(structures, ["PBE"] * len(structures), large))
         for e in (few, shipped())
@@ -73,3 +74,26 @@ def test_its_charges_are_those_of_the_shipped_network(
 
 def test_it_is_for_its_own_encoder_alone(trained: Ensemble) -> None:
     assert trained.settings.encoder != shipped().settings.encoder and not trained.has_physics
+
+
+def test_who_knows_enough_charges_learns_them(
+    named: Named, quick: ModelSettings, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every crystal's estimate then rests on the one member that has not seen its charges."""
+    monkeypatch.setattr("models.fitting.ENOUGH_BORN", 8)
+    given: list[int] = []
+    original = Examples.add_physics
+
+    def watched(self: Examples, born: Any, *rest: Any) -> None:
+        given.extend(len(charges) for charges in born)
+        original(self, born, *rest)
+
+    monkeypatch.setattr(Examples, "add_physics", watched)
+    known = named(KNOWN)
+    own = fit(known, quick, 0, cache)
+    assert own.born is not None and own.born.normalise is own.normalise
+    assert given.count(1) >= 8 and set(given) <= {1, quick.members}
+    structures = [k.material.structure for k in known]
+    for charges in own.born_charges(own.examples(structures, ["PBE"] * len(known), cache)):
+        assert len(charges) == quick.members and np.allclose(charges.sum(axis=1), 0, atol=1e-5)
+        assert np.abs(charges).max() > 0.5
