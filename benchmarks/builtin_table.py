@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from calculations import calculate, calculation_of
+from pymatgen.core import Structure
 
 from dft.abinit import AbinitEngine
 from dft.abinit_settings import AbinitSettings
 from dft.calculation import Calculation
 from dft.cost import HOUR_S
+from dft.engine import CalculationOutput
 from dft.gate import judge
 from screening.prototypes import SOURCES, Crystal, crystals
 
@@ -73,11 +75,11 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def record(crystal: Crystal, calculation: Calculation, engine: AbinitEngine) -> dict[str, Any]:
-    """A row of the table."""
+    """A row of the table; what was relaxed comes with the structure that the tensors belong to."""
     output = calculation.result()
     if output is None:
         raise SystemExit(f"{calculation.directory} lost its result.")
-    structure = crystal.structure()
+    structure = calculated(crystal, output)
     judgement = judge(structure, output)
     tensors = judgement.tensors
     electronic = None if tensors is None else tensors.electronic
@@ -104,7 +106,8 @@ def record(crystal: Crystal, calculation: Calculation, engine: AbinitEngine) -> 
             "code": f"abinit {output.engine_version}".strip(),
             "xc": "PBE",
             "paw": "gpaw-setups 0.9.20000",
-            "geometry": "measured lattice constants, not relaxed",
+            "geometry": "measured lattice constants, "
+            + ("not relaxed" if output.relaxed_structure is None else "positions relaxed"),
             **engine.settings(),
             **used,
         },
@@ -114,6 +117,13 @@ def record(crystal: Crystal, calculation: Calculation, engine: AbinitEngine) -> 
         ],
         "cpu_s": output.cost.get("cpu_s", 0.0),
     }
+
+
+def calculated(crystal: Crystal, output: CalculationOutput) -> Structure:
+    """The structure that a calculation is of: as it is in the list, or its positions relaxed."""
+    if output.relaxed_structure is None:
+        return crystal.structure()
+    return Structure.from_dict(output.relaxed_structure)
 
 
 if __name__ == "__main__":

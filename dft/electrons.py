@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 FIRST_ROW = ("Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu")
 """Metals whose d shell is narrow enough for local moments in insulators. In the 4d and 5d rows the
 crystal field pairs the electrons (MoS2, ReS2, PtO2)."""
+HALF_FILLED = ("Cr", "Mn")
+"""Those whose moments survive covalent bonds too (LiMnAs, CrSb2)."""
+IONIC = 2.5
+"""Pauling electronegativity from which an anion (C, S and above) leaves a 3d metal its charge."""
 
 
 def open_shell(structure: Structure) -> str | None:
@@ -17,12 +21,16 @@ def open_shell(structure: Structure) -> str | None:
 
     Oxidation states are guessed from the composition. An ion is taken as magnetic if its 3d shell
     is neither empty nor full, or its 4f or 5f shell is partly filled. Low-spin ions (Co3+, Fe2+ in
-    pyrite) are closed shells in truth, which a composition does not show. Intermetallic compounds
-    and elements of the 3d row, which have no oxidation states, pass: those that are magnetic come
-    out as metals without spin, and those with a gap are not magnetic (half-Heusler compounds).
+    pyrite) are closed shells in truth, which a composition does not show. Elements and
+    intermetallic compounds of the 3d row have no oxidation states worth the name, and neither have
+    compounds with weak anions alone, but for those of chromium and manganese: they pass, for those
+    that are magnetic come out as metals without spin, and those with a gap share their d electrons
+    in bonds (half-Heusler compounds such as TiCoSb, FeAs2, CoSb3, NiP2, Mg2FeH6).
     """
     composition = structure.composition
     metals = [el for el in composition.elements if _may_be_magnetic(el)]
+    if metals and not any(el.X >= IONIC for el in composition.elements):
+        metals = [el for el in metals if el.symbol not in FIRST_ROW or el.symbol in HALF_FILLED]
     if not metals:
         return None
     guesses = composition.oxi_state_guesses()

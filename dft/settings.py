@@ -156,11 +156,11 @@ class GateThresholds(_Settings):
     )
 
     second_look_sigmas: float = Field(
-        default=4.0,
+        default=3.0,
         gt=0,
         description="Standard deviations of the model between predicted and calculated mean "
-        "permittivity beyond which an accepted result is flagged for a second look. The spread of "
-        "an ensemble is too small by a factor of about 2; 4 of it are 2 honest ones",
+        "permittivity beyond which an accepted result is flagged for a second look. They are "
+        "calibrated, so that 1 in 370 would lie beyond 3 if errors were Gaussian",
     )
     second_look_ratio: float = Field(
         default=2.0,

@@ -295,10 +295,21 @@ def _material(row: Row[Any]) -> Material:
     return Material.from_dict({name: row._mapping[f"m_{name}"] for name in _MATERIAL})
 
 
+def _relaxed(row: Row[Any], asked: Material) -> Material | None:
+    """The crystal as the calculation has relaxed it; None if it took it as it was."""
+    structure = (row.output or {}).get("relaxed_structure")
+    if structure is None:
+        return None
+    values = {name: getattr(asked, name) for name in _MATERIAL if name != "structure"}
+    return Material.from_dict({**values, "structure": structure})
+
+
 def _record(row: Row[Any]) -> CalculationRecord:
     values = {name: row._mapping[name] for name in _RECORD}
+    material = _material(row)
     return CalculationRecord(
-        material=_material(row),
+        material=material,
+        relaxed=_relaxed(row, material),
         tensors=DielectricTensors.from_dict({"electronic": row.electronic, "ionic": row.ionic}),
         status=CalculationStatus(row.status),
         **values,
@@ -306,12 +317,17 @@ def _record(row: Row[Any]) -> CalculationRecord:
 
 
 def _known(row: Row[Any]) -> KnownMaterial:
-    """An accepted result under the id and with the band gap that the campaign's source gives."""
-    material = _material(row)
-    material.material_id, material.band_gap = row.own_id, row.own_gap
+    """An accepted result under the id and with the band gap that the campaign's source gives.
+
+    What was relaxed comes with the structure that the tensors belong to.
+    """
+    asked = _material(row)
+    asked.material_id, asked.band_gap = row.own_id, row.own_gap
+    relaxed = _relaxed(row, asked)
     output = row.output or {}
     return KnownMaterial(
-        material=material,
+        material=relaxed or asked,
+        asked=asked if relaxed else None,
         tensors=DielectricTensors.from_dict({"electronic": row.electronic, "ionic": row.ionic}),
         functional=row.functional,
         extras={name: output[name] for name in _EXTRAS if output.get(name) is not None},

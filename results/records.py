@@ -89,7 +89,9 @@ class CalculationRecord:
     campaign
         The campaign that planned it first; others may share it.
     tensors
-        What the gate let through, in the frame of ``material.structure``.
+        What the gate let through, in the frame of the structure that was calculated.
+    relaxed
+        ``material`` with the structure that was calculated, where the run relaxed it first.
     """
 
     key: str
@@ -111,6 +113,7 @@ class CalculationRecord:
     detail: str | None
     tensors: DielectricTensors
     functional: str | None
+    relaxed: Material | None = None
 
     @property
     def accepted(self) -> bool:

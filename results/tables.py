@@ -132,7 +132,7 @@ def export_validated(
     materials = (
         source if isinstance(source, Sequence) else source.accepted(view.name, before_round=10**9)
     )
-    by_hash = {known.material.structure_hash: known for known in materials}
+    by_hash = {(k.asked or k.material).structure_hash: k for k in materials}
     rows = view.validated[list(_EXPORT)].rename(columns=_EXPORT).astype({"n_sites": "Int64"})
     objects = []
     for row in rows.to_dict("records"):

@@ -189,8 +189,10 @@ class CampaignView:
         )
         validated = ledger.records(view.validated["key"])
         engines = {k: str((r.output or {}).get("engine_version", "")) for k, r in validated.items()}
-        pictured = [record.material for record in list(validated.values())[:PICTURED]]
-        structures = {material.structure_hash: material.structure for material in pictured}
+        pictured = list(validated.values())[:PICTURED]
+        structures = {
+            r.material.structure_hash: (r.relaxed or r.material).structure for r in pictured
+        }
         object.__setattr__(view, "structures", structures)
         object.__setattr__(view, "engine_versions", engines)
         return view

@@ -140,12 +140,16 @@ class KnownMaterial:
         What else the source says: ``born_charges`` (n × 3 × 3, units of e), ``min_optical_thz``;
         ``cpu_s``, processor seconds that the calculation took; ``mean_electronic`` and
         ``mean_ionic``, a third of the trace of a tensor that is not known.
+    asked
+        The crystal that the calculation was asked for, where it relaxed it first: ``material`` has
+        the structure, and the frame, that the tensors belong to. None if that is the same.
     """
 
     material: Material
     tensors: DielectricTensors
     functional: str
     extras: dict[str, Any] = field(default_factory=dict)
+    asked: Material | None = None
 
 
 def structure_hash(structure: Structure) -> str:

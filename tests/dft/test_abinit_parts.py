@@ -114,6 +114,10 @@ def test_kinds_do_not_mix(folder: Path) -> None:
         (Structure(np.eye(3) * 2.87, ["Fe"], [[0, 0, 0]]), None),  # a metal, and found to be one
         (Structure(np.eye(3) * 3.6, ["Gd"], [[0, 0, 0]]), "Gd has an open f shell"),
         (Structure(np.eye(3) * 5.9, ["Zr", "Ni", "Sn"], np.zeros((3, 3))), None),
+        (Structure(np.eye(3) * 5.9, ["Ti", "Co", "Sb"], np.zeros((3, 3))), None),
+        (Structure(np.eye(3) * 6.1, ["Zr", "Co", "Sb"], np.zeros((3, 3))), None),
+        (Structure(np.eye(3) * 5.9, ["Li", "Mn", "As"], np.zeros((3, 3))), "Mn2+"),
+        (Structure(np.eye(3) * 5.4, ["Fe", "S", "S"], np.zeros((3, 3))), "Fe"),
     ],
 )
 def test_open_shells_are_recognised(structure: Structure, magnetic: str | None) -> None:
