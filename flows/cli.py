@@ -6,7 +6,6 @@ Heavy packages are imported inside the commands, so that ``--help`` answers at o
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -21,7 +20,7 @@ from flows.archive_commands import register as register_archive_commands
 from flows.dft_commands import app as dft_app
 from flows.job_commands import register_job_commands
 from flows.model_commands import register as register_model_commands
-from flows.options import CAMPAIGNS, AsJson, Directory, LedgerUrl
+from flows.options import CAMPAIGNS, AsJson, Directory, LedgerUrl, print_json
 from flows.server_commands import register as register_server_commands
 from flows.source_commands import register as register_source_commands
 from screening.errors import UserError
@@ -169,7 +168,7 @@ def status(
     views = [CampaignView.from_ledger(book, n) for n in names]
     if as_json:
         found = [summary(view) for view in views]
-        _print_json(found if name is None else found[0])
+        print_json(found if name is None else found[0])
     elif name is not None:
         show_campaign(_console(), views[0])
     else:
@@ -200,7 +199,7 @@ def schema() -> None:
     """Print the JSON schema of a campaign file: every field, its default and what it means."""
     from flows.config import Campaign
 
-    _print_json(Campaign.model_json_schema())
+    print_json(Campaign.model_json_schema())
 
 
 register_model_commands(app)
@@ -246,7 +245,7 @@ def _run(config: Campaign, directory: Path, ledger: str | None, as_json: bool) -
     with _resumable(config.name, directory, ledger):
         result = run_campaign(config, directory, ledger)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     from flows.display import show_campaign
     from flows.session import open_ledger
@@ -313,10 +312,6 @@ def _console() -> Any:
     from rich.console import Console
 
     return Console(highlight=False)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _interrupt(signum: int, frame: object) -> NoReturn:  # noqa: ARG001 - the signature is given

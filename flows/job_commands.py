@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.options import CAMPAIGNS, AsJson, Directory, LedgerUrl
+from flows.options import CAMPAIGNS, AsJson, Directory, LedgerUrl, print_json
 from screening.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def jobs(
     names = [r.name for r in book.campaigns() if r.status == "running"] if name is None else [name]
     found = [Watch(book, each).summary() for each in names]
     if as_json:
-        typer.echo(json.dumps(found if name is None else found[0], indent=2, ensure_ascii=False))
+        print_json(found if name is None else found[0])
         return
     if not found:
         typer.echo("No campaign is open.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.model_display import prediction_rows, show_predictions
-from flows.options import AsJson
+from flows.options import AsJson, print_json
 from screening.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def predict(
         )
     rows = prediction_rows(materials, prediction, ensemble)
     if as_json:
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        print_json(rows)
     else:
         show_predictions(rows)
     for sentence in refused[:NAMED]:
@@ -139,7 +138,7 @@ def train(
     save(ensemble, output)
     report = {"n_materials": len(materials), "n_refused": len(refused), **ensemble.metrics}
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        print_json(report)
         return
     if refused:
         typer.echo(f"{len(refused)} rows left out, the first because: {refused[0]}")

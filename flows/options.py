@@ -1,9 +1,10 @@
-"""Options that several commands have."""
+"""Options that several commands have, and what they print for programs."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,3 +22,8 @@ LedgerUrl = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
 CAMPAIGNS = Path("campaigns")
+
+
+def print_json(value: Any) -> None:
+    """Print plain values as JSON to standard output, as ``--json`` asks."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.options import AsJson
+from flows.options import AsJson, print_json
 from screening.errors import UserError
 
 if TYPE_CHECKING:
@@ -199,7 +198,7 @@ def _show(pull: Any, output: Path | None, as_json: bool) -> None:
 
         write_table(pulled.items, output)
     if as_json:
-        typer.echo(json.dumps(pulled.to_dict(), indent=2, ensure_ascii=False))
+        print_json(pulled.to_dict())
         return
     from rich.console import Console
 
