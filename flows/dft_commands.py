@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flows.options import CAMPAIGNS, AsJson
+from flows.options import CAMPAIGNS, AsJson, LedgerUrl, print_json
 from flows.source_commands import assignments
 from screening.errors import UserError
 
 if TYPE_CHECKING:
     from dft.calculation import Calculation
     from dft.engines import CalculatorSettings
+    from results.records import CalculationRecord
     from screening.material import Material
 
 EngineName = Literal["abinit", "vasp"]
@@ -56,12 +58,14 @@ def check(
     """Say which engines and launchers work on this machine, and what is missing."""
     from dft.check import check_engine, check_jobflow_remote, check_local, check_slurm
 
+    if settings and engine is None:
+        raise UserError("--set belongs to one engine; name it with --engine.")
     names = ("abinit", "vasp") if engine is None else (engine,)
     findings = check_local(directory) + check_slurm() + check_jobflow_remote()
     for name in names:
-        findings += check_engine(engine_settings(name, settings if engine else None))
+        findings += check_engine(engine_settings(name, settings))
     if as_json:
-        _print_json([finding.to_dict() for finding in findings])
+        print_json([finding.to_dict() for finding in findings])
     else:
         for finding in findings:
             mark = "works  " if finding.works else "missing"
@@ -99,52 +103,58 @@ def run(
 
     calculator = make_engine(engine_settings(engine or _working(), settings))
     materials = _materials(structures)
-    keys: dict[str, Material] = {}
-    for material in materials:
-        key = calculation_key(material.structure_hash, calculator.settings_hash)
-        keys.setdefault(key, material)
+    keys = [calculation_key(m.structure_hash, calculator.settings_hash) for m in materials]
+    different = dict(zip(keys, materials, strict=True))
     launcher = make_launcher(
         LocalLauncherSettings(max_parallel=parallel, timeout_s=timeout), directory
     )
     with Reporter() as reporter:
-        for done, (key, material) in enumerate(keys.items()):
-            reporter.progress("preparing", done, len(keys))
+        for done, (key, material) in enumerate(different.items()):
+            reporter.progress("preparing", done, len(different))
             Calculation(directory / key).prepare(calculator, material)
-        open_ones = [m for k, m in keys.items() if Calculation(directory / k).result() is None]
+        open_ones = [m for k, m in different.items() if Calculation(directory / k).result() is None]
         if open_ones:
             reporter.note(f"Bill: {announce(calculator, open_ones)}.")
-        launcher.submit(list(keys))
+        launcher.submit(list(different))
         while True:
-            states = launcher.poll(list(keys))
+            states = launcher.poll(list(different))
             count = sum(state is State.DONE for state in states.values())
-            reporter.progress(f"calculating with {calculator.name}", count, len(keys))
-            if count == len(keys):
+            reporter.progress(f"calculating with {calculator.name}", count, len(different))
+            if count == len(different):
                 break
             time.sleep(POLL_S)
     launcher.close()
-    reports = [_report(Calculation(directory / key), material) for key, material in keys.items()]
+    # One for each input, under its own id, whoever has asked for the same before.
+    reports = [
+        _report(Calculation(directory / key)) | {"material": material.material_id}
+        for key, material in zip(keys, materials, strict=True)
+    ]
     if as_json:
-        _print_json(reports)
+        print_json(reports)
         return
     for report in reports:
-        typer.echo(f"{report['material']:16} {report['verdict']:22} {_summary(report)}")
+        typer.echo(f"{report['material']:16} {report['verdict']:22} {report['detail']}")
         typer.echo(f"{'':16} {report['key']}")
 
 
 @app.command()
 def show(
-    key: Annotated[str, typer.Argument(help="Key of a calculation, or how it begins.")],
-    directory: Annotated[
-        Path | None,
-        typer.Option(help="Where to look. Default: calculations and campaigns/*/calculations."),
-    ] = None,
+    key: Annotated[
+        str, typer.Argument(help="Key of a calculation, how it begins, or its directory.")
+    ],
+    directory: Directory = CALCULATIONS,
+    ledger: LedgerUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one calculation: what was asked, every attempt, the outcome and the verdict."""
+    """Show one calculation: what was asked, every attempt, the outcome and the verdict.
+
+    It is looked for where `screen dft run` keeps its calculations, and then in the campaigns. The
+    verdict is that of the campaign's ledger if there is one, else that of the gate's defaults.
+    """
     calculation = _find(key, directory)
-    report = _report(calculation, None)
+    report = _report(calculation, _record(calculation, ledger))
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         from flows.dft_display import lines
 
@@ -203,25 +213,56 @@ def _materials(paths: list[Path]) -> list[Material]:
     return found
 
 
-def _find(key: str, directory: Path | None) -> Calculation:
+def _find(key: str, directory: Path) -> Calculation:
+    """The calculation that a key or path means.
+
+    Raises
+    ------
+    UserError
+        There is none, or more than one; or it is no key.
+    """
     from dft.calculation import Calculation
 
-    roots = [directory] if directory is not None else [CALCULATIONS]
-    if directory is None:
-        roots += sorted(CAMPAIGNS.glob("*/calculations"))
-    matches = sorted(
-        path for root in roots for path in root.glob(f"{key}*") if (path / "POSCAR").exists()
-    )
+    if (Path(key) / "POSCAR").exists():
+        return Calculation(Path(key).resolve())
+    if not re.fullmatch("[0-9a-f]{1,32}", key):
+        raise UserError(
+            f"'{key}' is neither the key of a calculation (32 hexadecimal digits, or the first of "
+            "them) nor its directory."
+        )
+    campaigns = Path(os.environ.get("SCREEN_DIRECTORY", CAMPAIGNS))
+    matches: dict[str, Path] = {}
+    for root in (directory, *sorted(campaigns.glob("*/calculations"))):
+        for path in sorted(root.glob(f"{key}*")):
+            if (path / "POSCAR").exists():
+                matches.setdefault(path.name, path)
     if not matches:
-        places = ", ".join(map(str, roots))
-        raise UserError(f"There is no calculation {key} in {places}; --directory says where else.")
-    if len({path.name for path in matches}) > 1:
+        raise UserError(
+            f"There is no calculation {key} in {directory} or {campaigns}/*/calculations; "
+            "--directory says where else."
+        )
+    if len(matches) > 1:
         raise UserError(f"{len(matches)} calculations begin with {key}; give more of the key.")
-    return Calculation(matches[0])
+    return Calculation(next(iter(matches.values())).resolve())
 
 
-def _report(calculation: Calculation, material: Material | None) -> dict[str, Any]:
-    """All that is known of a calculation, as plain JSON."""
+def _record(calculation: Calculation, ledger: str | None) -> CalculationRecord | None:
+    """What the ledger of its campaign says of a calculation; None if it belongs to none."""
+    from flows.session import open_ledger
+
+    campaigns = calculation.directory.parent.parent.parent
+    if ledger is None and not (campaigns / "ledger.sqlite").exists():
+        return None
+    record = open_ledger(campaigns, ledger).calculation(calculation.key)
+    is_it = record is not None and Path(record.directory).resolve() == calculation.directory
+    return record if is_it else None
+
+
+def _report(calculation: Calculation, record: CalculationRecord | None = None) -> dict[str, Any]:
+    """All that is known of a calculation, as plain JSON; the verdict is the ledger's if it has one.
+
+    ``judged_by`` says whose limits the gate had.
+    """
     from pymatgen.core import Structure
 
     from dft.gate import judge
@@ -239,24 +280,23 @@ def _report(calculation: Calculation, material: Material | None) -> dict[str, An
         "state": str(calculation.state()),
         "verdict": None,
         "detail": None,
-        "output": None,
+        "judged_by": None,
+        "tensors": None,
+        "output": None if output is None else output.to_dict(),
     }
+    if record is not None and record.verdict is not None:
+        return report | {
+            "verdict": record.verdict,
+            "detail": record.detail,
+            "judged_by": f"campaign {record.campaign}",
+            "tensors": record.tensors.to_dict() if record.accepted else None,
+        }
     if output is None:
         return report
-    structure = Structure.from_file(calculation.directory / "POSCAR")
-    judgement = judge(structure if material is None else material.structure, output)
-    tensors = None if judgement.tensors is None else judgement.tensors.to_dict()
+    judgement = judge(Structure.from_file(calculation.directory / "POSCAR"), output)
     return report | {
         "verdict": str(judgement.verdict),
         "detail": judgement.detail,
-        "tensors": tensors,
-        "output": output.to_dict(),
+        "judged_by": "the gate's defaults",
+        "tensors": None if judgement.tensors is None else judgement.tensors.to_dict(),
     }
-
-
-def _summary(report: dict[str, Any]) -> str:
-    return str(report["detail"])
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+import numpy as np
+
+INDENT = 11 * " "
+WIDTH = 100
 
 
 def lines(report: dict[str, Any]) -> list[str]:
@@ -19,7 +26,8 @@ def lines(report: dict[str, Any]) -> list[str]:
         return [*found, f"state      {report['state']}; there is no result yet"]
     found += _attempts(output["attempts"])
     found += _facts(output)
-    found += [f"verdict    {report['verdict']}", f"           {report['detail']}"]
+    found += [f"verdict    {report['verdict']} ({report['judged_by']})"]
+    found += [INDENT + report["detail"]]
     tensors = report.get("tensors")
     for name, label in (("electronic", "ε∞"), ("ionic", "ionic")):
         if tensors and tensors.get(name):
@@ -34,35 +42,54 @@ def _attempts(attempts: list[dict[str, Any]]) -> list[str]:
             f"attempt {attempt['number']}  {attempt['why']}; {attempt['cpu_s']:.0f} CPU s: "
             f"{attempt['failure'] or 'succeeded'}"
         )
-        steps = attempt.get("steps") or {}
-        if steps:
-            found.append("           " + ", ".join(f"{n} {s:.0f} s" for n, s in steps.items()))
+        found += _wrapped(f"{n} = {v}" for n, v in _flat(attempt.get("settings") or {}))
+        found += _wrapped(f"{n} {s:.0f} s" for n, s in (attempt.get("steps") or {}).items())
     return found
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and values of nested settings, the names joined by dots."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _wrapped(words: Iterable[str]) -> list[str]:
+    return textwrap.wrap(
+        ", ".join(words), WIDTH, initial_indent=INDENT, subsequent_indent=INDENT,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _facts(output: dict[str, Any]) -> list[str]:
     found = []
+    # ABINIT's sum rules are imposed, and its k-points are those of the mesh for the gap.
+    is_abinit = output["engine"] == "abinit"
+    aside = ", before 0 was imposed" if is_abinit else ""
     if output["engine_version"]:
         found.append(f"program    {output['engine']} {output['engine_version']}")
     if output["band_gap"] is not None:
         found.append(f"band gap   {output['band_gap']:.3f} eV, {output['functional']}")
-    if output["born_charges"]:
-        charges = output["born_charges"]
-        traces = [sum(row[i] for i, row in enumerate(z)) / 3 for z in charges]
+    # A null was no number, and what the gate refuses has to be seen as well.
+    charges = np.array(output["born_charges"], dtype=float)
+    if charges.shape[1:] == (3, 3):
+        traces = np.trace(charges, axis1=1, axis2=2) / 3
         found.append("Born       " + " ".join(f"{trace:+.3f}" for trace in traces) + " e (trace/3)")
-        total = max(abs(sum(z[i][j] for z in charges)) for i in range(3) for j in range(3))
-        found.append(f"           they add up to {total:.4f} e, and 0 was imposed")
+        total = np.abs(charges.sum(axis=0)).max()
+        found.append(f"{INDENT}they add up to {total:.4f} e{aside}")
     if output["frequencies_thz"]:
-        values = " ".join(f"{f:.2f}" for f in output["frequencies_thz"])
-        found.append(f"modes at Γ {values} THz")
+        values = np.array(output["frequencies_thz"], dtype=float)
+        found.append(f"modes at Γ {' '.join(f'{value:.2f}' for value in values)} THz")
     if output["acoustic_thz"] is not None:
-        acoustic = f"{output['acoustic_thz']:.2f} THz"
-        found.append(f"           rigid translations at {acoustic} before 0 was imposed")
+        found.append(f"{INDENT}rigid translations at {output['acoustic_thz']:.2f} THz{aside}")
     cost = output["cost"]
     if cost.get("n_electrons"):
+        mesh = "k-points of the gap's mesh" if is_abinit else "k-points"
         found.append(
             f"cost       {cost['cpu_s']:.0f} CPU s: {cost['n_electrons']} electrons, "
-            f"{cost['volume']:.1f} Å³, {cost.get('n_kpoints', '?')} k-points, "
+            f"{cost['volume']:.1f} Å³, {cost.get('n_kpoints', '?')} irreducible {mesh}, "
             f"{cost.get('n_perturbations', '?')} irreducible perturbations"
         )
     return found

@@ -59,8 +59,9 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     ):
         patch.setenv("SCREEN_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("COLUMNS", "240")
-        for name in ("PREFECT_API_URL", "SCREEN_DIRECTORY", "SCREEN_LEDGER"):
-            patch.delenv(name, raising=False)
+        for name in ("DIRECTORY", "LEDGER", "CALCULATIONS"):
+            patch.delenv(f"SCREEN_{name}", raising=False)
+        patch.delenv("PREFECT_API_URL", raising=False)
         yield
 
 
