@@ -50,7 +50,7 @@ class Response:
     static
         ε of the relaxed lattice, (3, 3), or None where it was not asked for.
     born_charges
-        In e, (atoms, 3, 3): first index of each matrix the displacement, second the field.
+        In e, (atoms, 3, 3): first index of each matrix the polarisation, second the displacement.
     frequencies_thz
         (3 atoms,), at Γ without the splitting by long-range fields, ascending, negative =
         imaginary.
@@ -89,7 +89,8 @@ def response(prefix: Path) -> Response:
     return Response(
         electronic=_read(tensors, "emacro_cart"),
         static=_read(tensors, "emacro_cart_rlx", missing=None),
-        born_charges=_read(tensors, "becs_cart"),
+        # There the displacement comes first.
+        born_charges=_read(tensors, "becs_cart").swapaxes(1, 2),
         frequencies_thz=np.sort(frequencies),
     )
 

@@ -86,7 +86,8 @@ class CalculationOutput:
         frame of the calculated structure; None where the run did not give them. They are kept as
         the engine gave them, whatever their shape or content.
     born_charges
-        Born effective charges in e, shape (atoms, 3, 3), or None.
+        Born effective charges in e, shape (atoms, 3, 3), or None: polarisation along the first
+        axis of each matrix for a displacement along the second, as in VASP's output and phonopy.
     min_optical_thz
         Lowest optical frequency at Γ in THz, negative where it is imaginary.
     band_gap
@@ -106,9 +107,10 @@ class CalculationOutput:
     unsupported
         Why the engine did not even try, or None.
     frequencies_thz
-        All frequencies at Γ in THz, shape (3 atoms,), with the acoustic sum rule imposed.
+        All frequencies at Γ in THz, shape (3 atoms,); with the acoustic sum rule imposed where the
+        engine does that (ABINIT), as calculated otherwise (VASP).
     acoustic_thz
-        Largest frequency of a rigid translation before the sum rule was imposed: its violation.
+        Largest frequency of a rigid translation without the sum rule: its violation.
     relaxed_structure
         The structure that the tensors belong to, as pymatgen's dictionary, if the run relaxed it.
     attempts

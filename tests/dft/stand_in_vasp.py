@@ -19,7 +19,7 @@ from xml.etree import ElementTree as Xml
 
 import numpy as np
 
-ELECTRONIC, IONIC, CHARGE = 3.19, 6.77, 1.97
+ELECTRONIC, IONIC, CHARGE, SKEW = 3.19, 6.77, 1.97, 0.25
 TRANSVERSE_THZ = 11.9
 KPOINTS = ([0, 0, 0], [0.5, 0, 0], [0.5, 0.5, 0])
 ORBITALS_MIB = 24
@@ -108,9 +108,12 @@ class Run:
 
     @property
     def charges(self) -> np.ndarray:
-        """+2 for the cations, −2 for the anions, so that a wrong order of the atoms shows."""
+        """+2 for the cations, −2 for the anions, so that a wrong order of the atoms shows; and not
+        symmetric, so that a wrong order of the directions does."""
+        charge = CHARGE * np.eye(3)
+        charge[0, 1] = SKEW
         signs = [-1 if symbol in ANIONS else 1 for symbol in self.structure.symbols]
-        return np.array([sign * CHARGE * np.eye(3) for sign in signs])
+        return np.array([sign * charge for sign in signs])
 
 
 def main(behaviour: str) -> None:

@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
@@ -17,6 +18,7 @@ from pymatgen.core import Lattice, Structure
 from dft.abinit import AbinitEngine
 from dft.abinit_attempt import Outcome, can_relax
 from dft.abinit_input import Inputs, Tuning, anaddb
+from dft.abinit_parse import response
 from dft.abinit_run import DONE, Programs, Steps, _clear
 from dft.abinit_settings import LEVELS, AbinitSettings
 from dft.electrons import open_shell
@@ -265,6 +267,20 @@ def test_only_whole_perturbations_survive_an_interruption(tmp_path: Path) -> Non
     # Killed again before anything new was finished: what was kept is kept still.
     assert _clear(step) == 2
     assert Steps(tmp_path, Programs()).restartable("5-response")
+
+
+def test_charges_are_polarisation_by_displacement(tmp_path: Path) -> None:
+    """Aluminium in AlH3, whose run says in words: for a displacement along x, field along y,
+    −0.488; for a displacement along y, field along x, 0.488. anaddb writes the former as [0, 1]."""
+    aluminium = [[2.625, -0.488, 0.0], [0.488, 2.625, 0.0], [0.0, 0.0, 2.816]]
+    with h5py.File(tmp_path / "run_anaddb.nc", "w") as file:
+        file["emacro_cart"] = np.eye(3)
+        file["becs_cart"] = np.array([aluminium])
+    with h5py.File(tmp_path / "run_PHBST.nc", "w") as file:
+        file["phfreqs"] = np.zeros((1, 3))
+    (charge,) = response(tmp_path / "run").born_charges
+    along_x, along_y = charge @ np.eye(3)[0], charge @ np.eye(3)[1]
+    assert along_x.tolist() == [2.625, -0.488, 0.0] and along_y.tolist() == [0.488, 2.625, 0.0]
 
 
 def test_a_finished_step_is_not_run_again(tmp_path: Path) -> None:
