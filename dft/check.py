@@ -178,18 +178,18 @@ def _vasp(settings: VaspSettings) -> Iterator[Finding]:
     detail = "installed" if atomate2 else "not installed"
     yield Finding("vasp", "atomate2", atomate2, detail, remedy)
     words = shlex.split(settings.command)
+    name = Path(words[-1]).name if words else ""
     program = shutil.which(words[-1]) if words else None
     yield Finding(
-        "vasp", "program", program is not None,
-        program or f"{words[-1] if words else 'nothing'} is not in PATH",
+        "vasp", "program", program is not None, program or f"{name or 'nothing'} is not in PATH",
         "load VASP's module, or say how it is started, e.g. --set command='mpirun -n 16 vasp_std' "
         "(VASP needs a licence; the engine abinit needs none)",
     )  # fmt: skip
-    if program is not None and "gam" in Path(program).name:
+    # Known from the name, wherever it calculates.
+    if "gam" in name:
         yield Finding(
-            "vasp", "program", False, f"{Path(program).name} has no response to electric fields",
-            "use vasp_std",
-        )  # fmt: skip
+            "vasp", "command", False, f"{name} has no response to electric fields", "use vasp_std"
+        )
     if atomate2:
         from dft.vasp_potcars import check_potcars
 

@@ -170,6 +170,9 @@ def test_charges_come_back_in_the_order_of_the_atoms(
     assert output.born_charges is not None
     signs = np.sign(output.born_charges[:, 0, 0])
     assert [s.specie.symbol for s, z in zip(mixed, signs, strict=True) if z < 0] == ["O"] * 3
+    # VASP prints a row for each direction of the field, or polarisation.
+    np.testing.assert_allclose(output.born_charges[:, 0, 1] * signs, 0.25)
+    np.testing.assert_allclose(output.born_charges[:, 1, 0], 0)
 
 
 def test_what_custodian_cannot_repair_climbs_the_ladder(
@@ -232,5 +235,6 @@ def test_missing_potcars_are_told_before_anything_is_spent(
     assert not all(f.works for f in check_engine(VaspSettings(command="/nonexistent/vasp_std")))
     gamma = tmp_path / "vasp_gam"
     gamma.symlink_to(program)
-    with pytest.raises(UserError, match="no response to electric fields"):
-        require(VaspSettings(command=str(gamma)))
+    for command, here in ((str(gamma), True), ("srun /only/on/nodes/vasp_gam", False)):
+        with pytest.raises(UserError, match="no response to electric fields"):
+            require(VaspSettings(command=command), programs=here)
