@@ -14,6 +14,7 @@ from dft.abinit_input import Inputs, Tuning, anaddb
 from dft.abinit_run import AbinitError, Programs, StepRecord, Steps, perturbations
 from dft.abinit_settings import NARROW_EV
 from dft.abinit_symmetry import Operations, completed
+from dft.gamma import charge_excess, largest_acoustic, lowest_optical
 from dft.ladder import Failure, Finding, classify, doubtful_charges, doubtful_mode
 from screening.io import atomic_write
 from screening.symmetry import cell_of
@@ -196,14 +197,12 @@ class Attempt:
         facts = self.outcome.facts
         raw = self._anaddb(0, database, sum_rules=False, ionic=False)
         lattice = self._anaddb(1, database, sum_rules=True, ionic=False)
-        optical = parse.optical(lattice.frequencies_thz)
         facts["electronic"] = lattice.electronic.tolist()
         # As calculated: how far they are from neutrality is for the gate to see.
         facts["born_charges"] = raw.born_charges.tolist()
         facts["frequencies_thz"] = lattice.frequencies_thz.tolist()
-        violation = parse.acoustic(raw.frequencies_thz)
-        facts["acoustic_thz"] = float(violation[np.abs(violation).argmax()])
-        lowest = float(optical.min()) if len(optical) else None
+        facts["acoustic_thz"] = largest_acoustic(raw.frequencies_thz)
+        lowest = lowest_optical(lattice.frequencies_thz)
         facts["min_optical_thz"] = lowest
         if lowest is None:
             facts["ionic"] = np.zeros((3, 3)).tolist()
@@ -211,7 +210,7 @@ class Attempt:
             full = self._anaddb(2, database, sum_rules=True, ionic=True)
             if full.static is not None:
                 facts["ionic"] = (full.static - full.electronic).tolist()
-        total = float(np.linalg.norm(raw.born_charges.sum(axis=0), 2)) / len(structure)
+        total = charge_excess(raw.born_charges)
         if doubtful_charges(total):
             return Finding(Failure.NEUTRALITY, f"Born charges add up to {total:.3f} e per atom")
         if doubtful_mode(lowest):

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 THZ_PER_EV = 241.7989242084
-N_ACOUSTIC = 3
 
 
 @dataclass(frozen=True)
@@ -93,17 +92,6 @@ def response(prefix: Path) -> Response:
         born_charges=_read(tensors, "becs_cart").swapaxes(1, 2),
         frequencies_thz=np.sort(frequencies),
     )
-
-
-def optical(frequencies_thz: Array) -> Array:
-    """Frequencies without the three nearest to 0, which are rigid translations."""
-    nearest = np.argsort(np.abs(frequencies_thz))[:N_ACOUSTIC]
-    return np.delete(frequencies_thz, nearest)
-
-
-def acoustic(frequencies_thz: Array) -> Array:
-    """The three frequencies nearest to 0."""
-    return frequencies_thz[np.argsort(np.abs(frequencies_thz))[:N_ACOUSTIC]]
 
 
 def _read(path: Path, name: str, missing: Any = ...) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dft.engine import CalculationOutput
+from dft.gamma import charge_excess
 from dft.settings import GateThresholds
 from dft.verdict import Verdict
 from screening.symmetry import point_group_rotations, project
@@ -269,7 +270,7 @@ def _eigenvalues(electronic: Array, ionic: Array | None, limits: GateThresholds)
 def _neutral(charges: Array | None, limits: GateThresholds) -> Refusal | None:
     if charges is None:
         return None
-    excess = _norm(charges.sum(axis=0)) / len(charges)
+    excess = charge_excess(charges)
     if excess > limits.born_charge_sum:
         return Verdict.BORN_CHARGES_NOT_NEUTRAL, (
             f"The Born charges add up to {excess:.3f} e per atom instead of 0, "
