@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dft.cost import Cost, Done
     from screening.material import Material
 
-VERSION = "1"
+VERSION = "2"
 """Of the recipe; another recipe gives other answers, which must not be taken for these."""
 
 

@@ -12,20 +12,22 @@ import os
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from custodian.custodian import ValidationError
 from jobflow.core.job import job
 
 from dft.engine import CalculationOutput
 from dft.execution import STORAGE_ERRORS, os_errno
-from dft.ladder import doubtful_mode
+from dft.gamma import charge_excess, largest_acoustic, lowest_optical
+from dft.ladder import doubtful_charges, doubtful_mode
 from dft.replay_job import note
-from dft.vasp_presets import input_set
+from dft.vasp_presets import cutoff, input_set
 from dft.vasp_settings import VaspSettings
-from screening.io import atomic_write
+from screening.io import atomic_write, disk_is_full
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
 NAME = "vasp"
 FUNCTIONAL = "PBE"
 OUTCOME = "outcome.json"
-N_ACOUSTIC = 3
+DENSER, HIGHER = 1.33, 1.25
+"""By how much the mesh, along each axis, and the cutoff are raised where charges do not add up."""
+TAG_BYTES = 64
+"""At either end of a file, enough to see whether it is whole."""
 POLL_S, MONITOR_S = 1, 60
 """How often custodian looks whether VASP has ended, and whether something goes wrong in it."""
 
@@ -63,11 +68,14 @@ class Rung:
         Whether the cell is relaxed first.
     why
         What is different from the attempt before, for people.
+    denser
+        Factor by which the mesh has more points along each axis than that of the preset.
     """
 
     incar: dict[str, Any]
     relax: bool
     why: str
+    denser: float = 1.0
 
 
 def climb(
@@ -88,12 +96,15 @@ def climb(
         attempts.append(
             {
                 "number": number, "why": rung.why, "failure": failure,
-                "settings": {"incar": rung.incar, "relax": rung.relax},
+                "settings": {
+                    "preset": settings.preset, "incar": rung.incar, "relax": rung.relax,
+                    "denser": rung.denser,
+                },
                 "cpu_s": found["cpu_s"], "wall_s": found["wall_s"],
                 "corrections": found["corrections"],
             }
         )  # fmt: skip
-        following = None if failure is None else _next_rung(rung, found, len(attempts))
+        following = None if failure is None else _next_rung(settings, rung, found, number)
         if following is None:
             break
         rung = following
@@ -120,9 +131,11 @@ def _attempt(
             facts["relaxed_structure"] = json.loads(json.dumps(structure.as_dict()))
         facts |= _facts(_run(place / "response", structure, settings, rung, potcar_spec))
     except Exception as error:  # custodian, atomate2 and the parsers raise anything
-        if os_errno(error) in STORAGE_ERRORS or _disk_is_full(place):
+        if os_errno(error) in STORAGE_ERRORS or disk_is_full(place):
             raise OSError(28, os.strerror(28), str(place)) from error
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:400].rstrip(".")
+        said = _missing(place) if isinstance(error, ValidationError) else None
+        said = said or f"{type(error).__name__}: {error}"
+        text = " ".join(said.split())[:400].rstrip(".")
         seen = _seen_by_custodian(place)
         # Custodian ends with an exception where its remedies did not bring convergence.
         if not any("unconverged" in error.lower() for error in seen[-1:]):
@@ -152,7 +165,9 @@ def _run(
     place.mkdir(parents=True)
     kind: Any = RelaxMaker if relax else DielectricMaker
     maker = kind(
-        input_set_generator=input_set(settings.preset, rung.incar, structure, relaxation=relax),
+        input_set_generator=input_set(
+            settings.preset, rung.incar, structure, relaxation=relax, denser=rung.denser
+        ),
         write_input_set_kwargs={"potcar_spec": True} if potcar_spec else {},
         run_vasp_kwargs={
             # The Γ-only program has no response to electric fields: never let it be chosen.
@@ -192,6 +207,31 @@ def _seen_by_custodian(place: Path) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _missing(place: Path) -> str | None:
+    """Why custodian could not read the last run's ``vasprun.xml``; None if it looks whole."""
+    run = next((place / n for n in ("response", "relax") if (place / n).is_dir()), place)
+    try:
+        with (run / "vasprun.xml").open("rb") as file:
+            begin = file.read(TAG_BYTES)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAG_BYTES))
+            end = file.read()
+    except FileNotFoundError:
+        last = _text(run / "std_err.txt").rpartition("\n")[2]
+        return f"VASP left no vasprun.xml; {last or 'it was killed, or could not start'}"
+    if not begin.lstrip().startswith(b"<"):
+        return "vasprun.xml is no XML"
+    if not end.rstrip().endswith(b"</modeling>"):
+        return "vasprun.xml breaks off: VASP ended while it wrote"
+    return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def _facts(document: Any) -> dict[str, Any]:
     """What a TaskDoc says, as fields of :class:`~dft.engine.CalculationOutput`."""
     calculation = document.calcs_reversed[0]
@@ -207,7 +247,7 @@ def _facts(document: Any) -> dict[str, Any]:
         "version": str(calculation.vasp_version),
         "cost": {
             "volume": float(document.structure.volume),
-            "n_kpoints": len(calculation.input.kpoints.kpts) if calculation.input.kpoints else 0,
+            "n_kpoints": calculation.input.nkpoints,
         },
     }
     electrons = (calculation.input.parameters or {}).get("NELECT")
@@ -215,11 +255,9 @@ def _facts(document: Any) -> dict[str, Any]:
         facts["cost"]["n_electrons"] = float(electrons)
     if frequencies is not None and len(frequencies):
         values = np.sort(np.array(frequencies, dtype=float))
-        nearest = np.argsort(np.abs(values))[:N_ACOUSTIC]
-        optical = np.delete(values, nearest)
         facts["frequencies_thz"] = values.tolist()
-        facts["min_optical_thz"] = float(optical.min()) if len(optical) else None
-        facts["acoustic_thz"] = float(values[nearest][np.abs(values[nearest]).argmax()])
+        facts["min_optical_thz"] = lowest_optical(values)
+        facts["acoustic_thz"] = largest_acoustic(values)
     return facts
 
 
@@ -231,12 +269,22 @@ def _failure(facts: dict[str, Any]) -> str | None:
         return None  # a metal stays one
     if not facts["converged"]:
         return "electronic self-consistency not reached"
+    if _charged(facts):
+        excess = charge_excess(np.array(facts["born_charges"]))
+        return f"Born charges add up to {excess:.3f} e per atom"
     if doubtful_mode(facts.get("min_optical_thz")):
         return f"lowest optical mode at {facts['min_optical_thz']:.2f} THz"
     return None
 
 
-def _next_rung(rung: Rung, facts: dict[str, Any], count: int) -> Rung | None:
+def _charged(facts: dict[str, Any]) -> bool:
+    charges = facts.get("born_charges")
+    return charges is not None and doubtful_charges(charge_excess(np.array(charges)))
+
+
+def _next_rung(
+    settings: VaspSettings, rung: Rung, facts: dict[str, Any], count: int
+) -> Rung | None:
     """The setting that the failure asks for; None if nothing promises to help.
 
     Within a run custodian has already tried its own remedies.
@@ -245,7 +293,7 @@ def _next_rung(rung: Rung, facts: dict[str, Any], count: int) -> Rung | None:
     def changed(why: str, **tags: Any) -> Rung | None:
         if all(rung.incar.get(name) == value for name, value in tags.items()):
             return None
-        return Rung(rung.incar | tags, rung.relax, why)
+        return replace(rung, incar=rung.incar | tags, why=why)
 
     error = (facts["error"] or "").lower()
     if error:
@@ -260,8 +308,19 @@ def _next_rung(rung: Rung, facts: dict[str, Any], count: int) -> Rung | None:
         if count == 1:
             return changed("slower but safer minimisation", ALGO="Normal", NELM=200)
         return changed("all bands at once, small steps", ALGO="All", NELM=300, TIME=0.1)
+    if _charged(facts):
+        # As with ABINIT: the sum falls with the mesh, and the cutoff comes second.
+        if rung.denser == 1:
+            return replace(rung, denser=DENSER, why="a third more k-points along each axis")
+        if rung.denser == DENSER:
+            encut = round(HIGHER * rung.incar.get("ENCUT", cutoff(settings.preset)))
+            return replace(
+                rung, incar=rung.incar | {"ENCUT": encut}, denser=DENSER**2,
+                why=f"a third more again, and a cutoff of {encut} eV",
+            )  # fmt: skip
+        return None
     if not rung.relax:
-        return Rung(rung.incar, True, "relax cell and positions tightly first")
+        return replace(rung, relax=True, why="relax cell and positions tightly first")
     return None
 
 
@@ -273,9 +332,9 @@ def _output(
     facts.pop("corrections", None)
     cost = facts.pop("cost", {}) | {"cpu_s": round(sum(a["cpu_s"] for a in attempts), 2)}
     back = np.argsort(order).tolist()
-    for name in ("born_charges",):
-        if facts.get(name) is not None and len(facts[name]) == len(back):
-            facts[name] = [facts[name][i] for i in back]
+    charges = facts.get("born_charges")
+    if charges is not None and len(charges) == len(back):
+        facts["born_charges"] = [charges[i] for i in back]
     if (relaxed := facts.get("relaxed_structure")) is not None:
         from pymatgen.core import Structure
 
@@ -305,11 +364,3 @@ def _plain(tensor: Any) -> Any:
 def _cpu() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def _disk_is_full(place: Path) -> bool:
-    where = place
-    while not where.exists():
-        where = where.parent
-    space = os.statvfs(where)
-    return space.f_bavail * space.f_frsize < 4 << 20

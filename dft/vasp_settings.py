@@ -18,7 +18,7 @@ class VaspSettings(BaseModel, title="VASP"):
     preset: Preset = Field(
         "dtnet",
         description="Settings of a publication: dtnet (npj Comput. Mater. 2024), goectp (2026), or "
-        "mp (the Materials Project's dielectric workflow, Petousis 2017)",
+        "mp (the Materials Project, Sci. Data 2017)",
     )
     relax: Literal["none", "cell"] = Field(
         "none",

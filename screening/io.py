@@ -14,6 +14,17 @@ from typing import Any
 
 from screening.errors import UserError
 
+ENOUGH_BYTES = 4 << 20
+"""With less free space than this, a program that failed did so for want of space."""
+
+
+def disk_is_full(place: Path) -> bool:
+    """Whether the disk of ``place``, or of the nearest directory above that exists, has no room."""
+    while not place.exists():
+        place = place.parent
+    space = os.statvfs(place)
+    return space.f_bavail * space.f_frsize < ENOUGH_BYTES
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:

@@ -20,10 +20,12 @@ from xml.etree import ElementTree as Xml
 import numpy as np
 
 ELECTRONIC, IONIC, CHARGE, SKEW = 3.19, 6.77, 1.97, 0.25
+EXCESS = 0.3
 TRANSVERSE_THZ = 11.9
 KPOINTS = ([0, 0, 0], [0.5, 0, 0], [0.5, 0.5, 0])
 ORBITALS_MIB = 24
 ANIONS = ("O", "F", "S")
+UNLOADABLE = "error while loading shared libraries: libmkl_core.so.2"
 EDDDAV = "Error EDDDAV: Call to ZHEGV failed. Returncode =  21"
 
 
@@ -113,7 +115,8 @@ class Run:
         charge = CHARGE * np.eye(3)
         charge[0, 1] = SKEW
         signs = [-1 if symbol in ANIONS else 1 for symbol in self.structure.symbols]
-        return np.array([sign * charge for sign in signs])
+        left = EXCESS if self.behaviour == "charged" and self.incar["ENCUT"] <= 600 else 0.0
+        return np.array([sign * charge + left * np.eye(3) for sign in signs])
 
 
 def main(behaviour: str) -> None:
@@ -124,6 +127,9 @@ def main(behaviour: str) -> None:
         print(EDDDAV, flush=True)
         Path("OUTCAR").write_text("vasp.6.4.2\n")
         sys.exit(1)
+    if behaviour == "unloadable":
+        print(f"vasp_std: {UNLOADABLE}", file=sys.stderr, flush=True)
+        sys.exit(127)
     if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "bulky":

@@ -56,6 +56,14 @@ PUBLISHED: dict[Preset, dict[str, Any]] = {
         "LCHARG": False, "LEPSILON": True, "LORBIT": 11, "LREAL": False, "LWAVE": False,
         "NELM": 100, "NSW": 1, "PREC": "Accurate", "SIGMA": 0.05,
     },
+    # Petousis et al., Sci. Data 4 (2017) 160134: 600 eV (and the mesh below); the other tags are
+    # those of the Materials Project's static set with LEPSILON.
+    "mp": {
+        "ALGO": "Fast", "EDIFF": 1e-5, "ENCUT": 600, "IBRION": 8, "ISIF": 3, "ISMEAR": -5,
+        "ISPIN": 2, "LASPH": True, "LCHARG": True, "LEPSILON": True, "LORBIT": 11, "LPEAD": True,
+        "LREAL": False, "LWAVE": False, "MAGMOM": [0.6, 0.6], "NELM": 100, "NSW": 1,
+        "PREC": "Accurate", "SIGMA": 0.05,
+    },
 }  # fmt: skip
 
 
@@ -64,24 +72,37 @@ def inputs(preset: Preset, structure: Structure, **incar: Any) -> Any:
     return chosen.get_input_set(structure, potcar_spec=True)
 
 
-@pytest.mark.parametrize("preset", ["dtnet", "goectp"])
+@pytest.mark.parametrize("preset", ["dtnet", "goectp", "mp"])
 def test_inputs_are_those_of_the_paper(preset: Preset) -> None:
     found = inputs(preset, MAGNESIA)
     assert {str(k): v for k, v in dict(found["INCAR"]).items()} == PUBLISHED[preset]
-    if preset == "dtnet":
-        assert found["KPOINTS"].kpts[0] == (11, 11, 11)
-    else:
+    if preset == "goectp":
         assert found.get("KPOINTS") is None
+    else:
+        # 3,000 k-points per reciprocal atom: 2 × 11³ = 2,662, 2 × 12³ = 3,456.
+        assert found["KPOINTS"].kpts[0] == (11, 11, 11)
 
 
-def test_the_projects_inputs_are_pymatgens() -> None:
-    from pymatgen.io.vasp.sets import MPStaticSet
+@pytest.mark.parametrize(("preset", "ediff"), [("dtnet", 1e-7), ("goectp", 1e-8), ("mp", 1e-7)])
+def test_relaxation_before_the_response(preset: Preset, ediff: float) -> None:
+    relaxing = input_set(preset, {}, MAGNESIA, relaxation=True)
+    tags = dict(relaxing.get_input_set(MAGNESIA, potcar_spec=True)["INCAR"])
+    published = PUBLISHED[preset]
+    assert (tags["IBRION"], tags["ISIF"], tags["EDIFFG"]) == (2, 3, -0.001)
+    assert tags["NSW"] > 1 and tags["EDIFF"] == ediff
+    assert not {"LEPSILON", "LPEAD"} & set(tags)
+    for tag in ("ENCUT", "ISMEAR", "ISPIN", "PREC", "SIGMA"):
+        assert tags[tag] == published[tag]
 
-    found = inputs("mp", MAGNESIA)
-    wanted = MPStaticSet(lepsilon=True).get_input_set(MAGNESIA, potcar_spec=True)
-    assert dict(found["INCAR"]) == dict(wanted["INCAR"])
-    assert found["KPOINTS"].kpts == wanted["KPOINTS"].kpts
-    assert found["INCAR"]["LEPSILON"] and found["INCAR"]["LPEAD"]
+
+@pytest.mark.parametrize("preset", ["dtnet", "goectp", "mp"])
+def test_a_denser_mesh_is_denser_along_each_axis(preset: Preset) -> None:
+    denser = input_set(preset, {}, MAGNESIA, denser=1.33)
+    found = denser.get_input_set(MAGNESIA, potcar_spec=True)
+    if preset == "goectp":
+        assert found["INCAR"]["KSPACING"] == pytest.approx(0.1885 / 1.33, abs=1e-4)
+    else:
+        assert found["KPOINTS"].kpts[0] == (15, 15, 15)
 
 
 @pytest.mark.parametrize("preset", ["dtnet", "goectp", "mp"])
@@ -114,9 +135,6 @@ def test_tags_of_a_user_replace_those_of_the_preset() -> None:
     found = inputs("dtnet", MAGNESIA, ENCUT=520, LPEAD=True)["INCAR"]
     assert (found["ENCUT"], found["LPEAD"]) == (520, True)
     assert needs_spin(rock_salt("Mn", "O", 4.4)) and not needs_spin(MAGNESIA)
-    relaxing = input_set("dtnet", {}, MAGNESIA, relaxation=True)
-    tags = relaxing.get_input_set(MAGNESIA, potcar_spec=True)["INCAR"]
-    assert (tags["ISIF"], tags["EDIFFG"]) == (3, -0.001) and "LEPSILON" not in tags
 
 
 def played(
@@ -135,9 +153,10 @@ def played(
         ("repairable", Verdict.ACCEPTED, "mean ε∞ 3.19"),
         ("broken", Verdict.ENGINE_ERROR, "edddav"),
         ("unconverged", Verdict.UNCONVERGED, "self-consistent"),
-        ("killed", Verdict.ENGINE_ERROR, ""),
-        ("truncated", Verdict.ENGINE_ERROR, ""),
-        ("garbage", Verdict.ENGINE_ERROR, ""),
+        ("killed", Verdict.ENGINE_ERROR, "no vasprun.xml; it was killed, or could not start"),
+        ("unloadable", Verdict.ENGINE_ERROR, "loading shared libraries: libmkl_core.so.2"),
+        ("truncated", Verdict.ENGINE_ERROR, "vasprun.xml breaks off"),
+        ("garbage", Verdict.ENGINE_ERROR, "vasprun.xml is no XML"),
         ("identity", Verdict.ELECTRONIC_IS_IDENTITY, "differs from the identity"),
         ("skewed", Verdict.NOT_SYMMETRIC, "antisymmetric part"),
         ("metal", Verdict.METALLIC, "band gap"),
@@ -149,7 +168,6 @@ def test_every_ending_gets_its_verdict(
 ) -> None:
     output = played(tmp_path, behaviour, monkeypatch)
     judgement = judge(MAGNESIA, output)
-    print(behaviour, judgement.verdict, judgement.detail, output.attempts)
     assert judgement.verdict is verdict, judgement.detail
     assert said in judgement.detail
     assert output.engine == "vasp" and 1 <= len(output.attempts) <= 3
@@ -157,6 +175,8 @@ def test_every_ending_gets_its_verdict(
         assert output.engine_version.startswith("6.4.2")
         assert output.frequencies_thz is not None and output.frequencies_thz.shape == (6,)
         assert output.min_optical_thz == pytest.approx(11.9)
+        # The stand-in's k-points, not the number of meshes.
+        assert output.cost["n_kpoints"] == 3
     # What an attempt found is not asked for again.
     again = played(tmp_path, "killed", monkeypatch)
     assert again.to_dict() == output.to_dict()
@@ -182,8 +202,23 @@ def test_what_custodian_cannot_repair_climbs_the_ladder(
     assert len(output.attempts) == 2 and output.converged
     assert output.attempts[0]["failure"] and output.attempts[1]["failure"] is None
     assert output.attempts[1]["settings"]["incar"]["NELM"] == 200
-    unstable = played(tmp_path / "..", "unstable", monkeypatch)
+    (tmp_path / "unstable").mkdir()
+    unstable = played(tmp_path / "unstable", "unstable", monkeypatch)
     assert [a["settings"]["relax"] for a in unstable.attempts] == [False, True]
+
+
+def test_charges_that_do_not_add_up_ask_for_a_denser_mesh_and_then_a_higher_cutoff(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = played(tmp_path, "charged", monkeypatch)
+    assert [a["settings"]["denser"] for a in output.attempts] == pytest.approx([1, 1.33, 1.7689])
+    assert [a["settings"]["incar"] for a in output.attempts] == [{}, {}, {"ENCUT": 750}]
+    assert all("add up to 0.300 e per atom" in a["failure"] for a in output.attempts[:2])
+    assert judge(MAGNESIA, output).verdict is Verdict.ACCEPTED
+    # Where the ladder ends before that, the gate refuses.
+    (tmp_path / "once").mkdir()
+    once = played(tmp_path / "once", "charged", monkeypatch, max_attempts=1)
+    assert judge(MAGNESIA, once).verdict is Verdict.BORN_CHARGES_NOT_NEUTRAL
 
 
 def test_a_full_disk_is_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

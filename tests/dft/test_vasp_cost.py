@@ -26,7 +26,7 @@ def salt(cation: str, anion: str, length: float) -> Structure:
 
 @pytest.mark.parametrize(
     ("preset", "divisions", "cutoff", "spins"),
-    [("dtnet", 11, 600, 1), ("goectp", 11, 700, 1), ("mp", 8, 520, 2)],
+    [("dtnet", 11, 600, 1), ("goectp", 11, 700, 1), ("mp", 11, 600, 2)],
 )
 def test_what_the_cost_depends_on_is_what_the_inputs_say(
     preset: Preset, divisions: int, cutoff: float, spins: int
