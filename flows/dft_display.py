@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -56,11 +55,15 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + name, value
 
 
-def _wrapped(words: Iterable[str]) -> list[str]:
-    return textwrap.wrap(
-        ", ".join(words), WIDTH, initial_indent=INDENT, subsequent_indent=INDENT,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+def _wrapped(items: Iterable[str]) -> list[str]:
+    """Rows of items, none of which is broken."""
+    rows: list[str] = []
+    for item in items:
+        if rows and len(rows[-1]) + len(item) + 2 <= WIDTH:
+            rows[-1] += f", {item}"
+        else:
+            rows.append(INDENT + item)
+    return rows
 
 
 def _facts(output: dict[str, Any]) -> list[str]:

@@ -153,7 +153,7 @@ def shown(engine: str, **facts: Any) -> str:
         cost={"n_electrons": 8, "volume": 19.0, "cpu_s": 60.0, "n_kpoints": 10},
         attempts=[{
             "number": 1, "why": "as asked", "failure": None, "cpu_s": 60.0,
-            "settings": {"ecut": 25.0, "incar": {"NELM": 200}},
+            "settings": {"ecut": 25.0, "incar": {"NELM": 200}} | {f"tag_{i}": i for i in range(9)},
         }], **facts,
     )  # fmt: skip
     names = ("formula", "material", "n_sites", "key", "directory", "engine", "verdict", "detail")
@@ -174,6 +174,8 @@ def test_only_what_an_engine_does_is_said() -> None:
     assert "imposed" not in vasp and "gap's mesh" not in vasp
     assert "add up to 0.1000 e\n" in vasp and "10 irreducible k-points," in vasp
     assert "ecut = 25.0, incar.NELM = 200" in vasp
+    assert all(f"tag_{i} = {i}" in vasp for i in range(9))
+    assert max(map(len, vasp.splitlines())) <= 100
 
 
 def test_what_is_no_number_is_shown_as_such() -> None:
