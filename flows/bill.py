@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dft.calculation import Calculation, State
+from dft.calculation import Calculation, State, calculation_key
 from dft.cost import HOUR_S, LEAST_DONE, Cost, bill, hours
 from flows.calculations import refuse
 
@@ -24,6 +24,8 @@ SHOWN = 8
 ROUNDING = 1e-9
 ENDS_S = 120.0
 """How long a calculation that was stopped may take to end, on a cluster."""
+USED_UP = "budget used up"
+"""Kind of the ledger's event that says what the budget has stopped."""
 WATCH_S = 2.0
 """Between two looks at what running calculations have cost."""
 
@@ -31,10 +33,11 @@ WATCH_S = 2.0
 def admitted(run: CampaignRun, number: int, materials: list[Material]) -> list[Material]:
     """The first of ``materials`` that the budget allows, with the bill told.
 
-    Until it is done a calculation counts with the upper end of its error bar.
+    Until it is done a calculation counts with the upper end of its error bar; one that another
+    campaign has asked for costs nothing.
     """
     budget = run.config.budget
-    costs = run.engine.costs(materials, lambda: taken(run))
+    costs = _costs(run, materials)
     spent = spent_core_hours(run.ledger, run.config.name)
     chosen = 0
     reserved = spent
@@ -62,58 +65,87 @@ def admitted(run: CampaignRun, number: int, materials: list[Material]) -> list[M
 
 
 class Limit:
-    """The budget, held against what runs: a cost model may be wrong, and ladders climb."""
+    """The budget, held against what runs: a cost model may be wrong, and ladders climb.
 
-    def __init__(self, run: CampaignRun) -> None:
+    It counts and stops what the campaign itself has asked for; calculations of others that it
+    waits for are theirs. What it stops is in the ledger before it is stopped, so that whoever goes
+    on after an interruption knows why nobody runs it, and what it had cost.
+    """
+
+    def __init__(self, run: CampaignRun, number: int) -> None:
         self._run = run
         self._budget = run.config.budget
         self._before = 0.0
-        if self._budget is not None:
-            self._before = spent_core_hours(run.ledger, run.config.name)
+        self._own: set[str] = set()
         self._done: dict[str, float] = {}
         self._look_at = 0.0
-        self._stopped: dict[str, Activity] = {}
-        self.why: str | None = None
+        self._cancelled = False
+        self._number = number
+        self._stopped: dict[str, dict[str, float]] = {}
+        if self._budget is None:
+            return
+        self._before = spent_core_hours(run.ledger, run.config.name)
+        table = run.ledger.selections(run.round(number).id)
+        self._own = set(table.loc[~table["shared"], "key"])
+        events = run.ledger.events(run.config.name)
+        for detail in events.loc[events["kind"] == USED_UP, "detail"]:
+            if detail["round"] == number:
+                self._stopped = detail["stopped"]
 
     def hold(self, roots: Mapping[Path, Sequence[str]]) -> None:
-        """Cancel what is open once the budget is used up; :attr:`why` says so from then on.
+        """Cancel what is open and the campaign's own, once the budget is used up.
 
         Parameters
         ----------
         roots
             Keys of this round's calculations, by root.
         """
-        budget = self._budget
-        if budget is None or self.why is not None or time.monotonic() < self._look_at:
+        if self._budget is None or self._cancelled or time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + WATCH_S
-        launchers = {root: self._run.launcher(root) for root in roots}
-        under_way: dict[str, Activity] = {}
-        for root, keys in roots.items():
-            found = launchers[root].look([key for key in keys if key not in self._done])
-            for key, activity in found.items():
-                if activity.state is State.DONE:
-                    self._done[key] = _seconds(launchers[root].fetch(key).to_dict()) / HOUR_S
-                else:
-                    under_way[key] = activity
-        used = self._before + sum(self._done.values())
-        used += sum(activity.core_hours for activity in under_way.values())
-        if used <= budget:
-            return
-        self.why = f"stopped: the budget of {hours(budget)} core-hours is used up"
-        self._run.reporter.note(
-            f"The budget of {hours(budget)} core-hours is used up: what runs is stopped."
-        )
-        self._stopped = under_way
-        for root, keys in roots.items():
-            launchers[root].cancel(keys)
+        own = {root: [key for key in keys if key in self._own] for root, keys in roots.items()}
+        if not self._stopped:
+            under_way = self._under_way(own)
+            used = self._before + sum(self._done.values())
+            used += sum(activity.core_hours for activity in under_way.values())
+            if used <= self._budget or not under_way:
+                return
+            text = (
+                f"The budget of {hours(self._budget)} core-hours is used up: what runs is stopped."
+            )
+            self._run.reporter.note(text)
+            self._stopped = {
+                key: {"cpu_s": activity.core_hours * HOUR_S, "wall_s": activity.running_s}
+                for key, activity in under_way.items()
+            }
+            once = f"{USED_UP}, round {self._number}"
+            detail = {"round": self._number, "text": text, "stopped": self._stopped}
+            self._run.ledger.event(self._run.config.name, USED_UP, detail, once=once)
+        for root, keys in own.items():
+            self._run.launcher(root).cancel([key for key in keys if key in self._stopped])
+        self._cancelled = True
 
-    def refuse(self, roots: Mapping[Path, Sequence[str]], keys: Collection[str]) -> None:
-        """Enter what was stopped as failed."""
+    def refuse(self, roots: Mapping[Path, Sequence[str]], keys: Sequence[str]) -> list[str]:
+        """Enter those of ``keys`` that were stopped here as failed; returns the others."""
+        why = f"stopped: the budget of {hours(self._budget or 0.0)} core-hours is used up"
         for root, names in roots.items():
             for key in names:
-                if key in keys:
-                    refuse(Calculation(root / key), self.why or "", self._stopped.get(key), ENDS_S)
+                if key in keys and key in self._stopped:
+                    refuse(Calculation(root / key), why, patience_s=ENDS_S, **self._stopped[key])
+        return [key for key in keys if key not in self._stopped]
+
+    def _under_way(self, own: Mapping[Path, Sequence[str]]) -> dict[str, Activity]:
+        """What is not done; what is done is added to what that has cost."""
+        under_way: dict[str, Activity] = {}
+        for root, keys in own.items():
+            launcher = self._run.launcher(root)
+            found = launcher.look([key for key in keys if key not in self._done])
+            for key, activity in found.items():
+                if activity.state is State.DONE:
+                    self._done[key] = _seconds(launcher.fetch(key).to_dict()) / HOUR_S
+                else:
+                    under_way[key] = activity
+        return under_way
 
 
 def statement(materials: list[Material], costs: list[Cost | None]) -> str:
@@ -149,6 +181,15 @@ def spent_core_hours(ledger: Ledger, campaign: str) -> float:
     table = ledger.calculations(campaign)
     own = ledger.records(table.loc[~table["shared"], "key"]).values()
     return sum(_seconds(record.output) for record in own if record.output is not None) / HOUR_S
+
+
+def _costs(run: CampaignRun, materials: list[Material]) -> list[Cost | None]:
+    """What each will cost this campaign."""
+    keys = [calculation_key(m.structure_hash, run.engine.settings_hash) for m in materials]
+    theirs = run.ledger.records(keys)
+    costs = run.engine.costs(materials, lambda: taken(run))
+    free = Cost(0.0, 0.0, 0.0)
+    return [free if key in theirs else cost for key, cost in zip(keys, costs, strict=True)]
 
 
 def _seconds(output: dict[str, Any]) -> float:

@@ -14,7 +14,6 @@ from dft.locks import PATIENCE_S
 from screening.errors import UserError
 
 if TYPE_CHECKING:
-    from dft.activity import Activity
     from flows.run import CampaignRun
     from screening.material import Material
 
@@ -116,14 +115,15 @@ def cancelled(run: CampaignRun, keys: Sequence[str]) -> UserError:
 
 
 def refuse(
-    calculation: Calculation, why: str, was: Activity | None = None, patience_s: float = PATIENCE_S
-) -> None:
+    calculation: Calculation, why: str, *, cpu_s: float = 0.0, wall_s: float = 0.0,
+    patience_s: float = PATIENCE_S,
+) -> None:  # fmt: skip
     """Enter a cancelled calculation as failed, unless it has a result.
 
     Parameters
     ----------
-    was
-        What it did until it was stopped, for what that has cost.
+    cpu_s, wall_s
+        What it had taken until it was stopped.
     patience_s
         How long it may take to end.
 
@@ -132,9 +132,7 @@ def refuse(
     UserError
         It has not ended yet.
     """
-    output = failed(calculation, why)
-    if was is not None:
-        output = dataclasses.replace(output, cpu_s=was.core_hours * 3600, wall_s=was.running_s)
+    output = dataclasses.replace(failed(calculation, why), cpu_s=cpu_s, wall_s=wall_s)
     if not calculation.conclude(output, patience_s):
         raise UserError(f"Calculation {calculation.key} has not ended yet; repeat the command.")
     calculation.cancelled_path.unlink(missing_ok=True)

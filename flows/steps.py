@@ -321,7 +321,7 @@ def calculate(run: CampaignRun, number: int) -> None:
     roots, foreign = handed_out(run, waiting)
     note_foreign(run, foreign)
     bar = LiveProgress(run.config.name, f"Calculations of round {number}")
-    limit = bill.Limit(run)
+    limit = bill.Limit(run, number)
     ask_at = 0.0
     while roots or foreign:
         states = {
@@ -335,9 +335,8 @@ def calculate(run: CampaignRun, number: int) -> None:
         bar.show(done, total, sum(state is State.RUNNING for state in states.values()))
         if not foreign and all(state in (State.DONE, State.LOST) for state in states.values()):
             lost = [key for key, state in states.items() if state is State.LOST]
-            if lost and limit.why is None:
-                raise cancelled(run, lost)
-            limit.refuse(roots, lost)
+            if others := limit.refuse(roots, lost):
+                raise cancelled(run, others)
             return
         limit.hold(roots)
         time.sleep(POLL_S)

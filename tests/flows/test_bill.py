@@ -88,13 +88,84 @@ def test_what_runs_beyond_the_budget_is_stopped(
     assert details.str.contains("the budget of 0.001 core-hours is used up").all()
 
 
+def test_what_another_campaign_has_paid_for_is_free(
+    tmp_path: Path, screen: Any, quick: str, answers: Path, ledger_of: Ledgers
+) -> None:
+    data = f"--candidates {answers.name} --replay {answers.name} --batch 3 --rounds 2"
+    assert screen(tmp_path, f"run {data} --name first {quick}").status == 0
+    done = screen(tmp_path, f"run {data} --name second --budget 0.01 --json {quick}")
+    assert done.status == 0, done.err
+    ledger = ledger_of(tmp_path)
+    table = ledger.calculations("second")
+    assert len(table) == 6 and table["shared"].all()
+    assert (table["verdict"] == "accepted").all()
+    assert spent_core_hours(ledger, "second") == 0.0
+
+
+def test_a_budget_stops_nothing_of_another_campaign(
+    tmp_path: Path, screen: Any, quick: str, answers: Path, executed: Any, ledger_of: Ledgers,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The first leaves its calculations under way; the second waits for them."""
+    import flows.campaign
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise UserError("the power failed")
+
+    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    answers.write_text("\n".join(json.dumps(row | {"cpu_s": 0.3}) for row in rows))
+    data = f"--candidates {answers.name} --replay {answers.name} --rounds 1 {quick}"
+    with monkeypatch.context() as patch:
+        patch.setattr(flows.campaign, "calculate", stop)
+        first = screen(tmp_path, f"run {data} --name first --batch 2 --set engine.delay_s=6")
+    assert first.message == "Error: the power failed"
+    # Three of its own would fit; each runs for longer than it is recorded to.
+    slow = "--set engine.delay_s=6 --set launcher.max_parallel=5"
+    done = screen(tmp_path, f"run {data} --name second --batch 4 --budget 0.0005 {slow} --json")
+    assert done.status == 0, done.err
+    table = ledger_of(tmp_path).calculations("second")
+    shared = table[table["shared"]]
+    assert len(shared) == 2 and (shared["verdict"] == "accepted").all()
+    assert table.loc[~table["shared"], "detail"].str.contains("is used up").all()
+    assert all(executed(tmp_path)[key] == ["start", "end"] for key in shared["key"])
+
+
+def test_what_the_budget_stopped_is_known_after_an_interruption(
+    tmp_path: Path, screen: Any, quick: str, answers: Path, ledger_of: Ledgers,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Killed between stopping what runs and entering it as refused."""
+    import flows.bill
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise UserError("the power failed")
+
+    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    answers.write_text("\n".join(json.dumps(row | {"cpu_s": 0.3}) for row in rows))
+    data = f"--candidates {answers.name} --replay {answers.name} --batch 3 --rounds 1"
+    slow = "--set launcher.max_parallel=2 --set engine.delay_s=30"
+    with monkeypatch.context() as patch:
+        patch.setattr(flows.bill, "refuse", stop)
+        first = screen(tmp_path, f"run {data} --budget 0.001 {slow} {quick}")
+    assert first.message == "Error: the power failed"
+    done = screen(tmp_path, "resume high-k --json")
+    assert done.status == 0, done.err
+    assert done.json["verdicts"] == {"engine error": 3}
+    ledger = ledger_of(tmp_path)
+    details = ledger.calculations("high-k")["detail"]
+    assert details.str.contains("the budget of 0.001 core-hours is used up").all()
+    (event,) = (e for e in ledger.events("high-k")["detail"] if "stopped" in e)
+    cost = sum(stopped["cpu_s"] for stopped in event["stopped"].values())
+    assert spent_core_hours(ledger, "high-k") == pytest.approx(cost / 3600) and cost > 3.6
+
+
 def test_what_was_spent_counts_after_an_interruption(
     tmp_path: Path, screen: Any, quick: str, answers: Path, ledger_of: Ledgers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     import flows.campaign
 
-    def stop(*_: Any) -> None:
+    def stop(*_: Any, **__: Any) -> None:
         raise UserError("the power failed")
 
     data = f"--candidates {answers.name} --replay {answers.name} --batch 3 --rounds 4"
