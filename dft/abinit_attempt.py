@@ -111,15 +111,15 @@ class Attempt:
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         known = Outcome.read(self.directory / OUTCOME)
-        if known is not None:
-            return known
-        try:
-            self.outcome.finding = self._run()
-        except AbinitError as error:
-            self.outcome.finding = Finding(classify(error.reason), str(error))
-        atomic_write(self.directory / OUTCOME, self.outcome.to_json())
+        if known is None:
+            try:
+                self.outcome.finding = self._run()
+            except AbinitError as error:
+                self.outcome.finding = Finding(classify(error.reason), str(error))
+            atomic_write(self.directory / OUTCOME, self.outcome.to_json())
+        # Also where it was interrupted between the two.
         self.steps.discard_bulk()
-        return self.outcome
+        return known or self.outcome
 
     def _run(self) -> Finding | None:
         facts = self.outcome.facts

@@ -12,6 +12,7 @@ from jobflow.core.flow import Flow
 from jobflow.core.job import job
 from jobflow.core.maker import Maker
 
+from dft import attempts as book
 from dft import pseudopotentials as pseudo
 from dft.abinit_attempt import Attempt, Outcome
 from dft.abinit_input import Tuning
@@ -88,9 +89,11 @@ def climb(structure: Structure, settings: AbinitSettings) -> CalculationOutput:
     for number in itertools.count(1):
         print(f"attempt {number}: {why}")  # noqa: T201 - goes to run.log
         place = Path(f"attempt-{number}").absolute()
+        book.begin(place, number, why, tuning.to_dict())
         outcome = Attempt(place, structure, found, tuning, programs).run()
         outcomes.append(outcome)
         attempts.append(_record(number, tuning, why, outcome))
+        book.end(place, attempts[-1])
         rung = None if outcome.finding is None else next_rung(tuning, outcome.finding, earlier)
         if outcome.finding is None or rung is None:
             break

@@ -22,9 +22,11 @@ class Activity:
     since
         ISO 8601, UTC: when it began to run, or when it was submitted; empty if neither is known.
     cores
-        Cores that it occupies while it runs.
+        Cores that it occupies while it runs, where they can be seen on average since then.
     attempt
         Which attempt runs, or ran last; 0 if none has.
+    spent_s
+        CPU seconds of earlier executions, which left no result.
     note
         Why it waits or was cancelled, where that is known.
     """
@@ -35,6 +37,7 @@ class Activity:
     cores: float = 1.0
     attempt: int = 0
     note: str = ""
+    spent_s: float = 0.0
 
     @property
     def running_s(self) -> float:
@@ -47,8 +50,8 @@ class Activity:
 
     @property
     def core_hours(self) -> float:
-        """What it has cost since it was started: time by the clock, times its cores."""
-        return self.running_s * self.cores / 3600
+        """What it has cost: time by the clock times its cores, and its earlier executions."""
+        return (self.running_s * self.cores + self.spent_s) / 3600
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -62,11 +65,11 @@ class Activity:
 
 def of_directory(calculation: Calculation, state: State, cores: float = 1.0) -> Activity:
     """What the files of a calculation say."""
-    handle = calculation.handle()
+    handle, spent_s = calculation.handle(), calculation.spent_s()
     note = ""
     if calculation.cancelled_path.exists():
         note = calculation.cancelled_path.read_text().strip() or "cancelled"
     if handle is None:
-        return Activity(state, cores=cores, note=note)
+        return Activity(state, cores=cores, note=note, spent_s=spent_s)
     where = f"{handle.host}, process {handle.pid}" if state is State.RUNNING else handle.host
-    return Activity(state, where, handle.started_at, cores, handle.attempt, note)
+    return Activity(state, where, handle.started_at, cores, handle.attempt, note, spent_s)

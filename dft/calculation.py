@@ -10,6 +10,7 @@
 ``result.json.broken`` an answer that could not be read, moved aside
 ``cancelled``          present while nobody is to start it; may say why
 ``job.json``           the cluster's job it belongs to (see :mod:`dft.allocations`)
+``spent.json``         CPU seconds of executions that left no result, by when they began
 ``.lock``              locked by the kernel while the calculation runs
 =====================  =========================================================================
 """
@@ -18,7 +19,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +89,7 @@ class Calculation:
         self.log_path = self.directory / "run.log"
         self.lock_path = self.directory / ".lock"
         self.cancelled_path = self.directory / "cancelled"
+        self.spent_path = self.directory / "spent.json"
 
     @property
     def key(self) -> str:
@@ -192,8 +195,38 @@ class Calculation:
         """
         with try_lock_file(self.lock_path, patience_s) as held:
             if held is not None and self.result_under_lock() is None:
-                self.write_result(output)
+                self.close_execution()
+                cpu_s = max(output.cpu_s, self.spent_s())
+                self.write_result(replace(output, cpu_s=cpu_s))
             return held is not None
+
+    def spent_s(self) -> float:
+        """CPU seconds of the executions that are over and left no result."""
+        return float(sum((_read_json(self.spent_path) or {}).values()))
+
+    def close_execution(self) -> None:
+        """Note what the last execution took, which left no result; repeating it does no harm.
+
+        By the clock, until the last line that it wrote, for nobody knows what a killed process has
+        used. Only for who holds the calculation's lock.
+        """
+        handle = self.handle()
+        spent = _read_json(self.spent_path) or {}
+        if handle is None or handle.started_at in spent:
+            return
+        begun = datetime.fromisoformat(handle.started_at).timestamp()
+        seconds = max(self._last_written() - begun, 0.0)
+        atomic_write(self.spent_path, _lines({**spent, handle.started_at: seconds}))
+
+    def _last_written(self) -> float:
+        """When the engine or one of its programs last wrote something."""
+        written = 0.0
+        for path in (self.log_path, *self.directory.glob("*/**/*")):
+            try:
+                written = max(written, path.lstat().st_mtime)
+            except OSError:
+                continue  # removed meanwhile, or never there
+        return written
 
     def state(self) -> State:
         """Where the calculation stands."""
@@ -229,6 +262,7 @@ class Calculation:
             return
         with try_lock(self.lock_path) as held:
             if held:
+                self.close_execution()
                 self.handle_path.unlink(missing_ok=True)
         self.cancelled_path.unlink(missing_ok=True)
 

@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from dft import attempts
 from dft.calculation import Calculation, Handle
 from dft.engine import CalculationOutput
-from dft.processes import die_with, kill_session
+from dft.processes import adopt_orphans, die_with, kill_session, reap
 
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
@@ -72,6 +73,7 @@ def execute(calculation: Calculation, attempt: Attempt) -> None:
         A file could not be written. There is no result then.
     """
     os.setsid()
+    adopt_orphans()
     if attempt.mortal:
         die_with(attempt.worker_pid)
     _redirect(calculation.log_path)
@@ -91,11 +93,12 @@ def execute(calculation: Calculation, attempt: Attempt) -> None:
     output = _guarded(calculation, attempt.timeout_s)
     # Whatever the flow left running would hold files, memory and a share of the machine.
     kill_session(os.getpid())
+    reap()
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     calculation.write_result(
         dataclasses.replace(
             output,
-            cpu_s=sum(part.ru_utime + part.ru_stime for part in usage),
+            cpu_s=sum(part.ru_utime + part.ru_stime for part in usage) + calculation.spent_s(),
             wall_s=time.monotonic() - begun,
         )
     )
@@ -111,9 +114,17 @@ def os_errno(error: BaseException | None) -> int | None:
 
 
 def failed(calculation: Calculation, error: str | None) -> CalculationOutput:
-    """The result of a calculation that failed with ``error``, or ran out of time without one."""
+    """The result of a calculation that failed with ``error``, or ran out of time without one.
+
+    With the attempts that it had made.
+    """
     description = calculation.description() or {}
-    return CalculationOutput.failure(str(description.get("engine", "")), error=error)
+    made = attempts.recorded(calculation.directory)
+    return dataclasses.replace(
+        CalculationOutput.failure(str(description.get("engine", "")), error=error),
+        attempts=made,
+        cost={"cpu_s": round(sum(attempt["cpu_s"] for attempt in made), 2)} if made else {},
+    )
 
 
 def _redirect(log_path: Path) -> None:

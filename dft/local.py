@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import socket
@@ -16,7 +17,7 @@ from dft.activity import Activity, of_directory
 from dft.calculation import Calculation, State
 from dft.engine import CalculationOutput
 from dft.locks import is_locked, try_lock
-from dft.processes import kill_session
+from dft.processes import cpu_seconds, kill_session
 from dft.settings import LocalLauncherSettings
 from dft.worker import SLOTS
 from screening.errors import UserError
@@ -98,7 +99,7 @@ class LocalLauncher:
 
     def look(self, keys: Sequence[str]) -> dict[str, Activity]:
         """See :meth:`dft.launcher.Launcher.look`."""
-        return {key: of_directory(self._calculation(key), self._state(key)) for key in keys}
+        return {key: _look(self._calculation(key), self._state(key)) for key in keys}
 
     def fetch(self, key: str) -> CalculationOutput:
         """See :meth:`dft.launcher.Launcher.fetch`."""
@@ -192,6 +193,17 @@ def fetched(calculation: Calculation) -> CalculationOutput:
             f"see {calculation.directory}, and submit it if nothing runs."
         )
     return output
+
+
+def _look(calculation: Calculation, state: State) -> Activity:
+    """What the files of a calculation say, and the kernel about its processes."""
+    found = of_directory(calculation, state)
+    handle = calculation.handle()
+    if state is not State.RUNNING or handle is None or handle.host != socket.gethostname():
+        return found
+    used = cpu_seconds(handle.pid, inside=calculation.directory)
+    # However a program is started, and idle or not: no less than one core is occupied.
+    return dataclasses.replace(found, cores=max(used / max(found.running_s, 1.0), 1.0))
 
 
 def _end(calculation: Calculation) -> None:

@@ -111,10 +111,11 @@ def attend(
         last = calculation.handle()
         if last is not None:
             kill_session(last.pid, inside=calculation.directory)
+            calculation.close_execution()
             if last.attempt > terms.retries:
                 _say(f"{calculation.key} given up after {last.attempt} attempts")
-                error = f"worker died {last.attempt} times"
-                calculation.write_result(failed(calculation, error))
+                output = failed(calculation, f"worker died {last.attempt} times")
+                calculation.write_result(dataclasses.replace(output, cpu_s=calculation.spent_s()))
                 return
         number = 1 if last is None else last.attempt + 1
         _run(calculation, Attempt(slot, os.getpid(), number, timeout_s, terms.mortal), terms)
@@ -151,8 +152,9 @@ def _run(calculation: Calculation, attempt: Attempt, terms: Terms) -> None:
         _say(f"{calculation.key} {_ending(status)} and stays pending")
     else:
         output = failed(calculation, None if status is None else f"the process {_ending(status)}")
-        cpu_s = usage.ru_utime + usage.ru_stime
         wall_s = time.monotonic() - begun
+        # What its programs used is lost with it: then the clock says what it took.
+        cpu_s = max(usage.ru_utime + usage.ru_stime, wall_s) + calculation.spent_s()
         calculation.write_result(dataclasses.replace(output, cpu_s=cpu_s, wall_s=wall_s))
         _say(f"{calculation.key} {_ending(status)}")
 

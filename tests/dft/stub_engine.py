@@ -88,6 +88,21 @@ def _program() -> None:
     program.wait()
 
 
+def _burn() -> None:
+    """Wait for a program that waits for another, as mpirun does; it computes and says how long."""
+    code = (
+        "import os, time\n"
+        "while True:\n"
+        "    end = time.process_time() + 0.02\n"
+        "    while time.process_time() < end: pass\n"
+        "    open('used', 'w').write(str(end)); os.replace('used', 'burned')\n"
+    )
+    place = Path("attempt-1")
+    place.mkdir(exist_ok=True)
+    shell = ["sh", "-c", '"$0" -c "$1" & wait', sys.executable, code]
+    subprocess.Popen(shell, cwd=place, process_group=0).wait()
+
+
 def _orphan() -> dict[str, Any]:
     """Leave a program behind."""
     program = subprocess.Popen(["sleep", "60"], process_group=0)
@@ -118,5 +133,6 @@ BEHAVIOURS = {
     "full": _full,
     "deaf": _deaf,
     "program": _program,
+    "burn": _burn,
     "orphan": _orphan,
 }

@@ -16,7 +16,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from dft.abinit import AbinitEngine
-from dft.abinit_attempt import Outcome, can_relax
+from dft.abinit_attempt import Attempt, Outcome, can_relax
 from dft.abinit_input import Inputs, Tuning, anaddb
 from dft.abinit_parse import response
 from dft.abinit_run import DONE, Programs, Steps, _clear
@@ -250,6 +250,20 @@ def test_an_outcome_survives_its_file(tmp_path: Path) -> None:
     for broken in ("", "{}", '{"finding": 3}', json.dumps([1])):
         path.write_text(broken)
         assert Outcome.read(path) is None
+
+
+def test_orbitals_of_a_finished_attempt_do_not_stay(tmp_path: Path) -> None:
+    """It was killed between its outcome and tidying up."""
+    step = tmp_path / "2-ground-state"
+    step.mkdir()
+    (step / "runo_WFK").touch()
+    (step / "run.abo").touch()
+    (tmp_path / "outcome.json").write_text(Outcome({"band_gap": 1.0}).to_json())
+    crystal = rock_salt("Mg", "O", 4.212)
+    tuning = Tuning.first(AbinitSettings(), {"Mg", "O"}, True)
+    outcome = Attempt(tmp_path, crystal, {}, tuning, Programs("/nonexistent/abinit")).run()
+    assert outcome.facts == {"band_gap": 1.0}
+    assert [path.name for path in step.iterdir()] == ["run.abo"]
 
 
 def test_only_whole_perturbations_survive_an_interruption(tmp_path: Path) -> None:

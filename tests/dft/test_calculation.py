@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import json
 import os
 import time
@@ -11,8 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dft.calculation import Calculation, State
+from dft import attempts
+from dft.activity import of_directory
+from dft.calculation import Calculation, Handle, State
 from dft.engine import CalculationOutput
+from dft.execution import failed
 from dft.locks import is_locked, try_lock
 from dft.replay import ReplayEngine
 from dft.settings import ReplaySettings
@@ -131,6 +136,49 @@ def test_states(tmp_path: Path) -> None:
     assert calculation.state() is State.DONE
     result = calculation.result()
     assert result is not None and result.to_dict() == OUTPUT.to_dict()
+
+
+def test_executions_that_were_ended_cost_what_they_took(
+    bench: Any, many: list[KnownMaterial]
+) -> None:
+    (key,) = bench.replay(many[:1])
+    calculation = bench.calculation(key)
+    step = calculation.directory / "attempt-1" / "2-ground-state"
+    step.mkdir(parents=True)
+    (step / "log").touch()
+    written = (step / "log").stat().st_mtime
+    for before_s in (100.0, 30.0):
+        begun = datetime.datetime.fromtimestamp(written - before_s, datetime.UTC).isoformat()
+        calculation.write_handle(Handle("here", 1, 1, "0", 1, begun))
+        calculation.close_execution()
+        calculation.cancelled_path.touch()
+        calculation.allow()
+    assert calculation.spent_s() == pytest.approx(130.0, abs=0.01)
+    assert of_directory(calculation, State.PENDING).core_hours == pytest.approx(130 / 3600)
+    assert calculation.conclude(dataclasses.replace(OUTPUT, cpu_s=5.0))
+    output = calculation.result()
+    assert output is not None and output.cpu_s == pytest.approx(130.0, abs=0.01)
+
+
+def test_a_failure_keeps_the_attempts_that_were_made(tmp_path: Path) -> None:
+    """One came to its end, another had finished one step when it was stopped."""
+    first, second = (tmp_path / f"attempt-{number}" for number in (1, 2))
+    ended = {"number": 1, "why": "w", "settings": {}, "failure": "f", "cpu_s": 7.0, "wall_s": 8.0}
+    attempts.begin(first, 1, "w", {})
+    attempts.end(first, ended)
+    attempts.begin(second, 2, "finer mesh", {"ecut": 25})
+    step = {"converged": True, "cpu_s": 2.004, "wall_s": 3.0, "restarts": 0}
+    (second / "2-ground-state").mkdir()
+    (second / "2-ground-state" / "done").write_text(json.dumps(step))
+    (second / "5-response").mkdir()
+    output = failed(Calculation(tmp_path), None)
+    assert output.timed_out and output.cost == {"cpu_s": 9.0}
+    assert output.attempts[0] == ended
+    unfinished = {"number": 2, "why": "finer mesh", "settings": {"ecut": 25}, "cpu_s": 2.0}
+    assert unfinished.items() <= output.attempts[1].items()
+    assert output.attempts[1]["failure"] == attempts.UNFINISHED
+    assert output.attempts[1]["steps"] == {"2-ground-state": 2.0}
+    assert failed(Calculation(tmp_path / "none"), "x").attempts == []
 
 
 def test_a_lock_is_held_once_and_survives_in_children(tmp_path: Path) -> None:

@@ -180,6 +180,35 @@ def test_a_calculation_deaf_to_its_time_limit_is_ended(
     assert judge(many[0].material.structure, output).verdict is Verdict.TIMEOUT
 
 
+def burned_s(bench: Any, key: str) -> float:
+    """CPU seconds that the program of a burning calculation says it has used."""
+    note = bench.root / key / "attempt-1" / "burned"
+    return float(note.read_text()) if note.exists() else 0.0
+
+
+def test_what_programs_used_until_the_time_limit_counts(
+    bench: Any, stubs: Any, many: list[KnownMaterial]
+) -> None:
+    (key,) = bench.prepare(stubs.StubEngine("burn"), many[:1])
+    output = bench.attend([key], timeout_s=3.0)[key]
+    assert output.timed_out and 0 < burned_s(bench, key) <= output.cpu_s
+
+
+def test_what_a_killed_execution_took_counts(
+    bench: Any, stubs: Any, many: list[KnownMaterial]
+) -> None:
+    """By the clock, until its last sign of life."""
+    (key,) = bench.prepare(stubs.StubEngine("burn"), many[:1])
+    calculation = bench.calculation(key)
+    pid = start_worker(bench, [key])
+    bench.wait(lambda: burned_s(bench, key) > 2.0)
+    handle = calculation.handle()
+    kill(handle.worker_pid)
+    kill(handle.pid)
+    os.waitpid(pid, 0)
+    assert bench.attend([key], timeout_s=0.5)[key].cpu_s > 2.0
+
+
 def alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]

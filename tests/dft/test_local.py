@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import os
 import time
 from pathlib import Path
@@ -157,9 +159,25 @@ def test_cancel_stops_and_submit_starts_again(bench: Any, many: list[KnownMateri
 
 
 @pytest.mark.usefixtures("quick")
-def test_cancel_elsewhere_is_refused(bench: Any, many: list[KnownMaterial]) -> None:
-    import dataclasses
+def test_a_look_counts_the_cores_that_programs_keep_busy(
+    bench: Any, stubs: Any, many: list[KnownMaterial]
+) -> None:
+    """However they were started; here three seconds of one core are made to look like one."""
+    (key,) = bench.prepare(stubs.StubEngine("burn"), many[:1])
+    calculation, launcher = bench.calculation(key), bench.launcher()
+    launcher.submit([key])
+    note = calculation.directory / "attempt-1" / "burned"
+    bench.wait(lambda: launcher.poll([key]) and note.exists() and float(note.read_text()) > 3.0)
+    now = datetime.datetime.now(datetime.UTC).isoformat()
+    calculation.write_handle(dataclasses.replace(calculation.handle(), started_at=now))
+    activity = launcher.look([key])[key]
+    assert activity.cores > 1.5 and activity.core_hours < 0.01
+    launcher.cancel([key])
+    assert launcher.look([key])[key].cores == 1.0
 
+
+@pytest.mark.usefixtures("quick")
+def test_cancel_elsewhere_is_refused(bench: Any, many: list[KnownMaterial]) -> None:
     (key,) = bench.replay(many[:1], delay_s=0.6)
     launcher = bench.launcher()
     launcher.submit([key])
