@@ -11,7 +11,14 @@ import numpy as np
 
 from dft import abinit_parse as parse
 from dft.abinit_input import Inputs, Tuning, anaddb
-from dft.abinit_run import AbinitError, Programs, StepRecord, Steps, perturbations
+from dft.abinit_run import (
+    AbinitError,
+    NotStartedError,
+    Programs,
+    StepRecord,
+    Steps,
+    perturbations,
+)
 from dft.abinit_settings import NARROW_EV
 from dft.abinit_symmetry import Operations, completed
 from dft.gamma import charge_excess, largest_acoustic, lowest_optical
@@ -106,6 +113,8 @@ class Attempt:
 
         Raises
         ------
+        NotStartedError
+            ABINIT does not start, which is nobody's outcome.
         OSError
             No space is left.
         """
@@ -114,6 +123,8 @@ class Attempt:
         if known is None:
             try:
                 self.outcome.finding = self._run()
+            except NotStartedError:
+                raise
             except AbinitError as error:
                 self.outcome.finding = Finding(classify(error.reason), str(error))
             atomic_write(self.directory / OUTCOME, self.outcome.to_json())

@@ -16,9 +16,11 @@ from dft import attempts as book
 from dft import pseudopotentials as pseudo
 from dft.abinit_attempt import Attempt, Outcome
 from dft.abinit_input import Tuning
-from dft.abinit_run import Programs
+from dft.abinit_run import NotStartedError, Programs
 from dft.abinit_settings import AbinitSettings
+from dft.calculation import Calculation
 from dft.engine import CalculationOutput
+from dft.execution import failed
 from dft.ladder import Failure, next_rung
 from dft.replay_job import note
 
@@ -90,7 +92,10 @@ def climb(structure: Structure, settings: AbinitSettings) -> CalculationOutput:
         print(f"attempt {number}: {why}")  # noqa: T201 - goes to run.log
         place = Path(f"attempt-{number}").absolute()
         book.begin(place, number, why, tuning.to_dict())
-        outcome = Attempt(place, structure, found, tuning, programs).run()
+        try:
+            outcome = Attempt(place, structure, found, tuning, programs).run()
+        except NotStartedError as error:
+            return failed(Calculation(Path.cwd()), str(error), external=True)
         outcomes.append(outcome)
         attempts.append(_record(number, tuning, why, outcome))
         book.end(place, attempts[-1])

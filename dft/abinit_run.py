@@ -24,6 +24,8 @@ from screening.io import atomic_write
 
 DONE = "done"
 LOG = "log"
+GREETING = ".Version"
+"""Among the first words of ABINIT, whatever becomes of it."""
 ENOUGH_BYTES = 4 << 20
 """With less free space than this, a program that failed did so for want of space."""
 
@@ -53,6 +55,10 @@ class AbinitError(Exception):
         super().__init__(f"{step}: {reason}")
         self.step = step
         self.reason = reason
+
+
+class NotStartedError(AbinitError):
+    """A program did not even begin: it is not there, or something that it needs is not."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,8 @@ class Steps:
         ------
         AbinitError
             The program failed.
+        NotStartedError
+            It did not begin.
         OSError
             No space is left.
         """
@@ -150,7 +158,10 @@ class Steps:
         log = _text(where / LOG)
         if status != 0 or "Calculation completed." not in _text(where / "run.abo"):
             _check_space(where)
-            raise AbinitError(name, _complaint(log, status))
+            # It greets before it reads its input.
+            began = GREETING in log or (where / "run.abo").exists()
+            failure = AbinitError if began else NotStartedError
+            raise failure(name, _complaint(log, status))
         record = StepRecord(_UNCONVERGED.search(log) is None, cpu_s, wall_s, restarts)
         if record.converged:
             (where / LOG).unlink()
@@ -206,7 +217,8 @@ class Steps:
                     env={**os.environ, **dict.fromkeys(one, "1")},
                 )  # fmt: skip
         except (FileNotFoundError, PermissionError) as error:
-            raise AbinitError(where.name, f"{command[0]} cannot be started ({error})") from None
+            reason = f"{command[0]} cannot be started ({error})"
+            raise NotStartedError(where.name, reason) from None
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if -process.returncode in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

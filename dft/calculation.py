@@ -31,6 +31,8 @@ from screening.errors import UserError
 from screening.io import atomic_write, stable_hash
 
 if TYPE_CHECKING:
+    from jobflow.core.flow import Flow
+
     from screening.material import Material
 
 
@@ -73,9 +75,17 @@ class Handle:
     started_at: str
 
 
-def calculation_key(structure_hash: str, settings_hash: str) -> str:
-    """Identity of the question "this structure with these settings": 32 hexadecimal digits."""
-    return stable_hash({"structure": structure_hash, "settings": settings_hash})
+MOST_ASKED = 20
+"""How often a question is asked, over all campaigns, that never comes to an answer."""
+
+
+def calculation_key(structure_hash: str, settings_hash: str, asked: int = 1) -> str:
+    """Identity of the question "this structure with these settings": 32 hexadecimal digits.
+
+    Asked again, because the first result says nothing about the crystal, it is ``asked`` 2.
+    """
+    question: dict[str, Any] = {"structure": structure_hash, "settings": settings_hash}
+    return stable_hash(question if asked == 1 else {**question, "asked": asked})
 
 
 class Calculation:
@@ -96,11 +106,13 @@ class Calculation:
         """The calculation's key, which is the directory's name."""
         return self.directory.name
 
-    def prepare(self, engine: Engine, material: Material) -> None:
+    def prepare(self, engine: Engine, material: Material, *, keep: bool = False) -> None:
         """Write what is needed to run; repeats and interruptions do no harm.
 
         Files that are there and readable are left alone, so that a calculation that runs or has
-        run is not touched.
+        run is not touched. While nothing runs, the flow takes on what has changed in how programs
+        are started; and a result that says nothing about the crystal is put aside as
+        ``result.json.earlier``, to be asked again, unless it is to be kept.
 
         Raises
         ------
@@ -109,10 +121,12 @@ class Calculation:
         ValueError
             The directory is not named after the key of this material and engine.
         """
-        key = calculation_key(material.structure_hash, engine.settings_hash)
-        if self.key != key:
+        question = material.structure_hash, engine.settings_hash
+        if self.key not in (calculation_key(*question, n + 1) for n in range(MOST_ASKED)):
+            key = calculation_key(*question)
             raise ValueError(f"{self.directory} is not the directory of calculation {key}")
-        if self.result() is not None:
+        result = self.result()
+        if result is not None and (keep or result.conclusive or not self._reopen()):
             return
         poscar = self.directory / "POSCAR"
         if not poscar.exists():
@@ -122,7 +136,7 @@ class Calculation:
                 self.directory / "calculation.json",
                 _lines(
                     {
-                        "key": key,
+                        "key": self.key,
                         "material_id": material.material_id,
                         "formula": material.formula,
                         "n_sites": material.n_sites,
@@ -134,11 +148,10 @@ class Calculation:
                     }
                 ),
             )
-        if _read_json(self.flow_path) is None:
-            from monty.json import MontyEncoder
-
-            flow = engine.flow(material)
-            atomic_write(self.flow_path, json.dumps(flow, cls=MontyEncoder, indent=1) + "\n")
+        known = _read_json(self.flow_path)
+        # Another description of the same crystal may have other axes than the POSCAR here.
+        if known is None or poscar.read_text(encoding="utf-8") == _poscar(material):
+            self._write_flow(engine.flow(material), known)
 
     def description(self) -> dict[str, Any] | None:
         """Content of ``calculation.json``, or None."""
@@ -218,6 +231,40 @@ class Calculation:
         seconds = max(self._last_written() - begun, 0.0)
         atomic_write(self.spent_path, _lines({**spent, handle.started_at: seconds}))
 
+    def _reopen(self) -> bool:
+        """Put a result aside that says nothing about the crystal; whether that was so."""
+        with try_lock(self.lock_path) as held:
+            result = self.result_under_lock() if held else None
+            if result is None or result.conclusive:
+                return False
+            handle, spent = self.handle(), _read_json(self.spent_path) or {}
+            if handle is not None and handle.started_at not in spent:
+                spent[handle.started_at] = max(result.cpu_s - self.spent_s(), 0.0)
+                atomic_write(self.spent_path, _lines(spent))
+            # Attempts that it ended do not count.
+            self.handle_path.unlink(missing_ok=True)
+            self.result_path.replace(self.result_path.with_name("result.json.earlier"))
+            return True
+
+    def _write_flow(self, flow: Flow, known: dict[str, Any] | None) -> None:
+        """Write the flow, if it differs from the one there and nothing runs.
+
+        Who has been given a flow knows it by its identity, which is random and stays.
+        """
+        from monty.json import MontyEncoder
+
+        text = json.dumps(flow, cls=MontyEncoder, indent=1) + "\n"
+        if known is None:
+            atomic_write(self.flow_path, text)
+            return
+        for mine, theirs in zip(_identities(json.loads(text)), _identities(known), strict=False):
+            text = text.replace(mine, theirs)
+        if json.loads(text) == known:
+            return
+        with try_lock(self.lock_path) as held:
+            if held:
+                atomic_write(self.flow_path, text)
+
     def _last_written(self) -> float:
         """When the engine or one of its programs last wrote something."""
         written = 0.0
@@ -276,6 +323,17 @@ class Calculation:
         content = _read(self.result_path)
         # Both bytes that are no UTF-8 and text that is no JSON raise a ValueError.
         return None if content is None else CalculationOutput.from_dict(json.loads(content))
+
+
+def _identities(flow: Any) -> list[str]:
+    """What jobflow calls a flow and its jobs, in a fixed order."""
+    found: list[str] = []
+    if isinstance(flow, dict):
+        found += [flow["uuid"]] if isinstance(flow.get("uuid"), str) else []
+        found += [name for value in flow.values() for name in _identities(value)]
+    elif isinstance(flow, list):
+        found += [name for value in flow for name in _identities(value)]
+    return list(dict.fromkeys(found))
 
 
 def _lines(record: Mapping[str, Any]) -> str:

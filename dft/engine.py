@@ -102,6 +102,9 @@ class CalculationOutput:
         What went wrong, in the engine's words; None if nothing did.
     timed_out
         Whether the run was stopped at its time limit.
+    external
+        Whether what went wrong came from outside: stopped by a person or a budget, a program that
+        could not be started, a machine that failed.
     cpu_s, wall_s
         Processor and wall time of the run, including all its processes.
     unsupported
@@ -132,6 +135,7 @@ class CalculationOutput:
     engine_version: str
     error: str | None = None
     timed_out: bool = False
+    external: bool = False
     cpu_s: float = 0.0
     wall_s: float = 0.0
     unsupported: str | None = None
@@ -140,6 +144,11 @@ class CalculationOutput:
     relaxed_structure: dict[str, Any] | None = None
     attempts: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     cost: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether it says anything about the crystal; what does not may be asked again."""
+        return not (self.timed_out or self.external)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; numbers that are not finite become null, for JSON has no NaN."""
@@ -178,6 +187,7 @@ class CalculationOutput:
         *,
         error: str | None = None,
         unsupported: str | None = None,
+        external: bool = False,
     ) -> CalculationOutput:
         """The record of a run that gave no answer: timed out, if no other reason is given."""
         return cls(
@@ -187,17 +197,21 @@ class CalculationOutput:
             engine_version=engine_version,
             error=error,
             timed_out=error is None and unsupported is None,
+            external=external,
             unsupported=unsupported,
         )
 
 
 _LATER = frozenset(
-    ("unsupported", "frequencies_thz", "acoustic_thz", "relaxed_structure", "attempts", "cost")
-)
+    (
+        "unsupported", "external", "frequencies_thz", "acoustic_thz", "relaxed_structure",
+        "attempts", "cost",
+    )
+)  # fmt: skip
 _ARRAYS = ("electronic", "ionic", "born_charges", "frequencies_thz")
 _NUMBER = (int, float)
 _TYPES: dict[Any, tuple[str, ...]] = {
-    bool: ("converged", "timed_out"),
+    bool: ("converged", "timed_out", "external"),
     str: ("functional", "engine", "engine_version"),
     (str, type(None)): ("error", "unsupported"),
     _NUMBER: ("cpu_s", "wall_s"),

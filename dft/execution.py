@@ -29,6 +29,7 @@ from dft import attempts
 from dft.calculation import Calculation, Handle
 from dft.engine import CalculationOutput
 from dft.processes import adopt_orphans, die_with, kill_session, reap
+from screening.errors import UserError
 
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
@@ -113,15 +114,18 @@ def os_errno(error: BaseException | None) -> int | None:
     return None
 
 
-def failed(calculation: Calculation, error: str | None) -> CalculationOutput:
+def failed(
+    calculation: Calculation, error: str | None, *, external: bool = False
+) -> CalculationOutput:
     """The result of a calculation that failed with ``error``, or ran out of time without one.
 
-    With the attempts that it had made.
+    With the attempts that it had made. ``external`` as in :class:`~dft.engine.CalculationOutput`.
     """
     description = calculation.description() or {}
     made = attempts.recorded(calculation.directory)
+    engine = str(description.get("engine", ""))
     return dataclasses.replace(
-        CalculationOutput.failure(str(description.get("engine", "")), error=error),
+        CalculationOutput.failure(engine, error=error, external=external),
         attempts=made,
         cost={"cpu_s": round(sum(attempt["cpu_s"] for attempt in made), 2)} if made else {},
     )
@@ -149,7 +153,9 @@ def _guarded(calculation: Calculation, timeout_s: float | None) -> CalculationOu
             raise
         traceback.print_exc()
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        return failed(calculation, text[:_LONGEST_ERROR])
+        # What a person can put right is no property of the crystal.
+        external = isinstance(error, UserError)
+        return failed(calculation, text[:_LONGEST_ERROR], external=external)
 
 
 @contextlib.contextmanager

@@ -354,7 +354,7 @@ class SlurmLauncher:
 
     def _give_up(self, key: str, reason: str, timed_out: bool) -> None:
         calculation = self._calculation(key)
-        calculation.conclude(failed(calculation, None if timed_out else reason))
+        calculation.conclude(failed(calculation, None if timed_out else reason, external=True))
 
     def _mark(self, key: str, why: str) -> None:
         path = self._calculation(key).cancelled_path

@@ -114,7 +114,8 @@ def attend(
             calculation.close_execution()
             if last.attempt > terms.retries:
                 _say(f"{calculation.key} given up after {last.attempt} attempts")
-                output = failed(calculation, f"worker died {last.attempt} times")
+                error = f"worker died {last.attempt} times"
+                output = failed(calculation, error, external=True)
                 calculation.write_result(dataclasses.replace(output, cpu_s=calculation.spent_s()))
                 return
         number = 1 if last is None else last.attempt + 1

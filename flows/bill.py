@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dft.calculation import Calculation, State, calculation_key
+from dft.calculation import Calculation, State
 from dft.cost import HOUR_S, LEAST_DONE, Cost, bill, hours
-from flows.calculations import refuse
+from flows.calculations import keys_of, refuse
 
 if TYPE_CHECKING:
     from dft.activity import Activity
@@ -185,7 +185,7 @@ def spent_core_hours(ledger: Ledger, campaign: str) -> float:
 
 def _costs(run: CampaignRun, materials: list[Material]) -> list[Cost | None]:
     """What each will cost this campaign."""
-    keys = [calculation_key(m.structure_hash, run.engine.settings_hash) for m in materials]
+    keys = keys_of(run, materials)
     theirs = run.ledger.records(keys)
     costs = run.engine.costs(materials, lambda: taken(run))
     free = Cost(0.0, 0.0, 0.0)

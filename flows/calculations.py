@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dft.calculation import Calculation
+from dft.calculation import MOST_ASKED, Calculation, calculation_key
+from dft.engine import CalculationOutput
 from dft.execution import failed
 from dft.gate import judge, second_look
 from dft.locks import PATIENCE_S
@@ -16,6 +17,24 @@ from screening.errors import UserError
 if TYPE_CHECKING:
     from flows.run import CampaignRun
     from screening.material import Material
+
+
+def keys_of(run: CampaignRun, materials: Sequence[Material]) -> list[str]:
+    """Keys of the calculations that answer for ``materials`` with the campaign's engine.
+
+    A result of another campaign that says nothing about the crystal stays as it is there, and the
+    question is asked again under a key of its own.
+    """
+    found: dict[str, str] = {}
+    left = [material.structure_hash for material in materials]
+    for asked in range(1, MOST_ASKED + 1):
+        keys = {h: calculation_key(h, run.engine.settings_hash, asked) for h in left}
+        found |= keys
+        outputs = {key: r.output for key, r in run.ledger.records(keys.values()).items()}
+        left = [h for h, key in keys.items() if _says_nothing(outputs.get(key))]
+        if not left:
+            break
+    return [found[material.structure_hash] for material in materials]
 
 
 def open_calculations(run: CampaignRun, number: int) -> list[tuple[Path, Material]]:
@@ -72,7 +91,7 @@ def handed_out(
             continue  # another machine has just recorded its result
         # Machines change their names: what lies here already is ours whatever the ledger calls it.
         if owner == place or calculation.flow_path.exists() or not run.ledger.is_shared:
-            calculation.prepare(run.engine, material)
+            calculation.prepare(run.engine, material, keep=True)
             roots.setdefault(directory.parent, []).append(directory.name)
         else:
             foreign[directory.name] = owner
@@ -132,7 +151,13 @@ def refuse(
     UserError
         It has not ended yet.
     """
-    output = dataclasses.replace(failed(calculation, why), cpu_s=cpu_s, wall_s=wall_s)
+    output = dataclasses.replace(
+        failed(calculation, why, external=True), cpu_s=cpu_s, wall_s=wall_s
+    )
     if not calculation.conclude(output, patience_s):
         raise UserError(f"Calculation {calculation.key} has not ended yet; repeat the command.")
     calculation.cancelled_path.unlink(missing_ok=True)
+
+
+def _says_nothing(output: dict[str, Any] | None) -> bool:
+    return output is not None and not CalculationOutput.from_dict(output).conclusive

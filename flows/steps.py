@@ -16,12 +16,13 @@ from prefect.client.schemas.objects import State as RunState
 from prefect.context import FlowRunContext
 from prefect.states import Completed
 
-from dft.calculation import State, calculation_key
+from dft.calculation import State
 from flows import bill
 from flows.artifacts import LiveProgress, show_candidates, show_model, show_round
 from flows.calculations import (
     cancelled,
     handed_out,
+    keys_of,
     note_foreign,
     open_calculations,
     settle,
@@ -291,8 +292,8 @@ def select(run: CampaignRun, number: int, pool: Pool) -> bool:
     materials = bill.admitted(run, number, [by_hash[pick["structure_hash"]] for pick in picks])
     if not materials:
         return False
-    for pick, material in zip(picks, materials, strict=False):
-        key = calculation_key(material.structure_hash, engine.settings_hash)
+    keys = keys_of(run, materials)
+    for pick, material, key in zip(picks, materials, keys, strict=False):
         planned.append(
             PlannedCalculation(
                 key, material.structure_hash, material.material_id, engine.name,

@@ -204,6 +204,23 @@ def test_a_missing_program_is_an_engine_error_that_says_so(
     assert "/nonexistent/abinit cannot be started" in judgement.detail
 
 
+@pytest.mark.parametrize("greeting", ["", ".Version 9.6.2 of ABINIT"])
+def test_a_program_that_did_not_begin_is_started_again(
+    salt: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, greeting: str
+) -> None:
+    """One that did is not: its failure may be the crystal's."""
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / "abinit"
+    settings = CRUDE.model_copy(update={"command": str(program)})
+    for word in ("first", "second"):
+        program.write_text(f"#!/bin/sh\necho '{greeting}'\necho '{word}'\nexit 127\n")
+        program.chmod(0o755)
+        output = climb(salt.structure, settings)
+        assert output.conclusive is bool(greeting)
+        assert ("first" if greeting else word) in (output.error or "")
+        assert len(output.attempts) == 1 and output.attempts[0]["failure"]
+
+
 def test_a_narrow_gap_asks_for_a_finer_mesh_and_is_no_failed_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

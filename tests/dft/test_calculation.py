@@ -15,7 +15,7 @@ import pytest
 
 from dft import attempts
 from dft.activity import of_directory
-from dft.calculation import Calculation, Handle, State
+from dft.calculation import Calculation, Handle, State, calculation_key
 from dft.engine import CalculationOutput
 from dft.execution import failed
 from dft.locks import is_locked, try_lock
@@ -179,6 +179,62 @@ def test_a_failure_keeps_the_attempts_that_were_made(tmp_path: Path) -> None:
     assert output.attempts[1]["failure"] == attempts.UNFINISHED
     assert output.attempts[1]["steps"] == {"2-ground-state": 2.0}
     assert failed(Calculation(tmp_path / "none"), "x").attempts == []
+
+
+def test_what_says_nothing_about_the_crystal_is_asked_again(
+    bench: Any, many: list[KnownMaterial]
+) -> None:
+    """With a longer time limit; what the first execution took still counts."""
+    (key,) = bench.replay(many[:1], delay_s=1.0)
+    calculation = bench.calculation(key)
+    first = bench.attend([key], timeout_s=0.3)[key]
+    assert first.timed_out and not first.conclusive
+    engine = ReplayEngine(many[:1], ReplaySettings(delay_s=1.0))
+    calculation.prepare(engine, many[0].material, keep=True)
+    assert calculation.state() is State.DONE, "a campaign keeps what it has waited for"
+    bench.replay(many[:1], delay_s=1.0)
+    assert calculation.state() is State.PENDING and calculation.handle() is None
+    assert (calculation.directory / "result.json.earlier").exists()
+    assert calculation.spent_s() == pytest.approx(first.cpu_s)
+    second = bench.attend([key])[key]
+    assert second.error is None and second.conclusive and second.cpu_s > first.cpu_s
+    bench.replay(many[:1], delay_s=1.0)
+    assert calculation.state() is State.DONE
+
+
+@pytest.mark.parametrize("external", [True, False])
+def test_failures_from_outside_do_not_stand(
+    bench: Any, many: list[KnownMaterial], external: bool
+) -> None:
+    (key,) = bench.replay(many[:1])
+    calculation = bench.calculation(key)
+    assert calculation.conclude(failed(calculation, "no program", external=external))
+    bench.replay(many[:1])
+    assert calculation.state() is (State.PENDING if external else State.DONE)
+
+
+def test_a_question_has_a_key_for_each_time_it_is_asked(
+    tmp_path: Path, many: list[KnownMaterial]
+) -> None:
+    engine, material = ReplayEngine(many, ReplaySettings()), many[0].material
+    again = calculation_key(material.structure_hash, engine.settings_hash, 2)
+    assert again != calculation_key(material.structure_hash, engine.settings_hash)
+    Calculation(tmp_path / again).prepare(engine, material)
+    assert (Calculation(tmp_path / again).description() or {})["key"] == again
+
+
+def test_another_way_of_starting_programs_takes_effect_while_nothing_runs(
+    bench: Any, many: list[KnownMaterial]
+) -> None:
+    (key,) = bench.replay(many[:1], delay_s=5.0)
+    flow = bench.root / key / "flow.json"
+    before = flow.read_text()
+    with try_lock(bench.calculation(key).lock_path):
+        bench.replay(many[:1], delay_s=0.0)
+        assert flow.read_text() == before, "it may be being read"
+    bench.replay(many[:1], delay_s=0.0)
+    assert json.loads(flow.read_text())["uuid"] == json.loads(before)["uuid"]
+    assert flow.read_text() == before.replace('"delay_s": 5.0', '"delay_s": 0.0') != before
 
 
 def test_a_lock_is_held_once_and_survives_in_children(tmp_path: Path) -> None:

@@ -159,6 +159,27 @@ def test_what_the_budget_stopped_is_known_after_an_interruption(
     assert spent_core_hours(ledger, "high-k") == pytest.approx(cost / 3600) and cost > 3.6
 
 
+@pytest.mark.parametrize("limit", ["--budget 0.001", "--set launcher.timeout_s=1"])
+def test_what_was_only_stopped_is_calculated_by_the_next_campaign(
+    tmp_path: Path, screen: Any, quick: str, answers: Path, ledger_of: Ledgers, limit: str
+) -> None:
+    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    answers.write_text("\n".join(json.dumps(row | {"cpu_s": 0.3}) for row in rows))
+    data = f"--candidates {answers.name} --replay {answers.name} --batch 2 --rounds 1 {quick}"
+    slow = f"{limit} --set engine.delay_s=30"
+    first = screen(tmp_path, f"run {data} --name first {slow} --json")
+    assert first.status == 0 and "accepted" not in first.json["verdicts"], first.err
+    before = ledger_of(tmp_path).calculations("first")
+    for name, shared in (("second", False), ("third", True)):
+        done = screen(tmp_path, f"run {data} --name {name} --budget 1 --json")
+        assert done.json["verdicts"] == {"accepted": 2}, done.err
+        table = ledger_of(tmp_path).calculations(name)
+        assert (table["shared"] == shared).all() and not set(table["key"]) & set(before["key"])
+    again = screen(tmp_path, "resume first --json")
+    assert again.json == first.json
+    assert ledger_of(tmp_path).calculations("first").equals(before)
+
+
 def test_what_was_spent_counts_after_an_interruption(
     tmp_path: Path, screen: Any, quick: str, answers: Path, ledger_of: Ledgers,
     monkeypatch: pytest.MonkeyPatch,
