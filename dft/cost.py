@@ -54,11 +54,15 @@ class Cost:
         Best guess.
     low, high
         Between which 9 of 10 calculations lie.
+    common
+        Share of the variance of ln(time) that is the model's own, and so the same error for
+        calculations that are alike.
     """
 
     core_hours: float
     low: float
     high: float
+    common: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,9 +122,12 @@ class CostModel:
         """What a calculation with these features costs."""
         row = np.array([1.0, *(_logarithms([features])[0] - self.centre)])
         middle = float(row @ self.coefficients)
-        spread = Z90 * math.sqrt(self.sigma**2 + float(row @ np.array(self.covariance) @ row))
+        own = float(row @ np.array(self.covariance) @ row)
+        variance = self.sigma**2 + own
+        spread = Z90 * math.sqrt(variance)
         hours = math.exp(middle) / HOUR_S
-        return Cost(hours, hours * math.exp(-spread), hours * math.exp(spread))
+        low, high = hours * math.exp(-spread), hours * math.exp(spread)
+        return Cost(hours, low, high, own / variance if own > 0 else 0.0)
 
     def to_json(self) -> str:
         """The content of the file that comes with the software."""
@@ -156,12 +163,23 @@ def abinit_model() -> CostModel:
 
 
 def bill(costs: Iterable[Cost]) -> Cost:
-    """Several calculations together: their errors are independent and partly cancel."""
+    """Several calculations together.
+
+    Errors of single calculations are independent and partly cancel; those of the model add up, as
+    if they were the same for all. That another machine is slower than the one that the model was
+    fitted on is in neither.
+    """
     known = list(costs)
     total = sum(cost.core_hours for cost in known)
-    down = math.sqrt(sum((cost.core_hours - cost.low) ** 2 for cost in known))
-    up = math.sqrt(sum((cost.high - cost.core_hours) ** 2 for cost in known))
+    down = _together([(cost.core_hours - cost.low, cost.common) for cost in known])
+    up = _together([(cost.high - cost.core_hours, cost.common) for cost in known])
     return Cost(total, total - down, total + up)
+
+
+def _together(errors: Sequence[tuple[float, float]]) -> float:
+    """Error of a sum, from errors of its parts and the shares of their variance in common."""
+    single = sum(error**2 * (1 - common) for error, common in errors)
+    return math.sqrt(single + sum(error * math.sqrt(common) for error, common in errors) ** 2)
 
 
 def hours(core_hours: float) -> str:

@@ -93,6 +93,19 @@ def test_errors_of_a_bill_partly_cancel() -> None:
     assert four.core_hours == 4 and four.low == 3 and four.high == 6
 
 
+def test_errors_of_a_model_do_not_cancel_in_a_bill() -> None:
+    """They are the same for all, and a model of few calculations has large ones."""
+    one = Cost(1.0, 0.5, 2.0, common=1.0)
+    assert bill([one] * 4).low == pytest.approx(2) and bill([one] * 4).high == pytest.approx(8)
+    inside, everything = [], examples(9000, 0.3)
+    for start in range(0, 9000, 60):
+        done, asked = everything[start : start + 40], everything[start + 40 : start + 60]
+        model = CostModel.fit(done, "here")
+        total = bill([model.predict(row) for row, _ in asked])
+        inside.append(total.low <= sum(seconds for _, seconds in asked) / 3600 <= total.high)
+    assert 0.84 < np.mean(inside) < 0.96, "0.81 if they cancelled"
+
+
 def test_the_model_that_comes_with_the_software_knows_a_measured_time() -> None:
     """MgO at level quick: 25 CPU seconds on one core; it was not among the fitted ones."""
     magnesia = SALT.copy()
