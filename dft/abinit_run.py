@@ -20,14 +20,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from screening.io import atomic_write
+from screening.io import atomic_write, disk_is_full
 
 DONE = "done"
 LOG = "log"
 GREETING = ".Version"
 """Among the first words of ABINIT, whatever becomes of it."""
-ENOUGH_BYTES = 4 << 20
-"""With less free space than this, a program that failed did so for want of space."""
 
 _BULKY = (
     "*WFK*", "*1WF*", "*_DEN*", "*_POT*", "*_EVK.nc", "*DDB.nc", "*_OUT.nc", "*.agr",
@@ -275,8 +273,7 @@ def _complaint(log: str, status: int) -> str:
 
 
 def _check_space(where: Path) -> None:
-    space = os.statvfs(where)
-    if space.f_bavail * space.f_frsize < ENOUGH_BYTES:
+    if disk_is_full(where):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(where))
 
 

@@ -20,8 +20,10 @@ import numpy as np
 from custodian.custodian import ValidationError
 from jobflow.core.job import job
 
+from dft import attempts as book
+from dft.calculation import Calculation
 from dft.engine import CalculationOutput
-from dft.execution import STORAGE_ERRORS, os_errno
+from dft.execution import STORAGE_ERRORS, failed, os_errno
 from dft.gamma import charge_excess, largest_acoustic, lowest_optical
 from dft.ladder import doubtful_charges, doubtful_mode
 from dft.replay_job import note
@@ -54,6 +56,10 @@ def calculate(
         return climb(structure, chosen, potcar_spec=potcar_spec).to_dict()
     finally:
         note("end")
+
+
+class _NotStartedError(Exception):
+    """VASP does not begin: it is not there, or something that it needs is not."""
 
 
 @dataclass(frozen=True)
@@ -90,20 +96,25 @@ def climb(
     for number in range(1, settings.max_attempts + 1):
         print(f"attempt {number}: {rung.why}")  # noqa: T201 - goes to run.log
         place = Path(f"attempt-{number}").absolute()
-        found = _attempt(place, ordered, settings, rung, potcar_spec)
+        chosen = {
+            "preset": settings.preset, "incar": rung.incar, "relax": rung.relax,
+            "denser": rung.denser,
+        }  # fmt: skip
+        book.begin(place, number, rung.why, chosen)
+        try:
+            found = _attempt(place, ordered, settings, rung, potcar_spec)
+        except _NotStartedError as error:
+            return failed(Calculation(Path.cwd()), str(error), external=True)
         facts.append(found)
         failure = _failure(found)
         attempts.append(
             {
-                "number": number, "why": rung.why, "failure": failure,
-                "settings": {
-                    "preset": settings.preset, "incar": rung.incar, "relax": rung.relax,
-                    "denser": rung.denser,
-                },
+                "number": number, "why": rung.why, "failure": failure, "settings": chosen,
                 "cpu_s": found["cpu_s"], "wall_s": found["wall_s"],
                 "corrections": found["corrections"],
             }
         )  # fmt: skip
+        book.end(place, attempts[-1])
         following = None if failure is None else _next_rung(settings, rung, found, number)
         if following is None:
             break
@@ -136,6 +147,8 @@ def _attempt(
         said = _missing(place) if isinstance(error, ValidationError) else None
         said = said or f"{type(error).__name__}: {error}"
         text = " ".join(said.split())[:400].rstrip(".")
+        if _never_began(place):
+            raise _NotStartedError(text) from error
         seen = _seen_by_custodian(place)
         # Custodian ends with an exception where its remedies did not bring convergence.
         if not any("unconverged" in error.lower() for error in seen[-1:]):
@@ -207,9 +220,19 @@ def _seen_by_custodian(place: Path) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _last_run(place: Path) -> Path:
+    return next((place / n for n in ("response", "relax") if (place / n).is_dir()), place)
+
+
+def _never_began(place: Path) -> bool:
+    """Whether VASP had its inputs and did not open OUTCAR, its first act."""
+    run = _last_run(place)
+    return (run / "INCAR").exists() and not any(run.glob("OUTCAR*"))
+
+
 def _missing(place: Path) -> str | None:
     """Why custodian could not read the last run's ``vasprun.xml``; None if it looks whole."""
-    run = next((place / n for n in ("response", "relax") if (place / n).is_dir()), place)
+    run = _last_run(place)
     try:
         with (run / "vasprun.xml").open("rb") as file:
             begin = file.read(TAG_BYTES)
@@ -217,7 +240,7 @@ def _missing(place: Path) -> str | None:
             end = file.read()
     except FileNotFoundError:
         last = _text(run / "std_err.txt").rpartition("\n")[2]
-        return f"VASP left no vasprun.xml; {last or 'it was killed, or could not start'}"
+        return f"VASP left no vasprun.xml; {last or 'it was killed'}"
     if not begin.lstrip().startswith(b"<"):
         return "vasprun.xml is no XML"
     if not end.rstrip().endswith(b"</modeling>"):

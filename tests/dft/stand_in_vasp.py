@@ -123,13 +123,13 @@ def main(behaviour: str) -> None:
     tries = Path("tries")
     tries.write_text(f"{int(tries.read_text()) + 1 if tries.exists() else 1}")
     first = tries.read_text() == "1"
-    if behaviour == "broken" or (behaviour == "repairable" and first):
-        print(EDDDAV, flush=True)
-        Path("OUTCAR").write_text("vasp.6.4.2\n")
-        sys.exit(1)
     if behaviour == "unloadable":
         print(f"vasp_std: {UNLOADABLE}", file=sys.stderr, flush=True)
         sys.exit(127)
+    Path("OUTCAR").write_text("vasp.6.4.2\n")
+    if behaviour == "broken" or (behaviour == "repairable" and first):
+        print(EDDDAV, flush=True)
+        sys.exit(1)
     if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "bulky":

@@ -153,8 +153,7 @@ def played(
         ("repairable", Verdict.ACCEPTED, "mean ε∞ 3.19"),
         ("broken", Verdict.ENGINE_ERROR, "edddav"),
         ("unconverged", Verdict.UNCONVERGED, "self-consistent"),
-        ("killed", Verdict.ENGINE_ERROR, "no vasprun.xml; it was killed, or could not start"),
-        ("unloadable", Verdict.ENGINE_ERROR, "loading shared libraries: libmkl_core.so.2"),
+        ("killed", Verdict.ENGINE_ERROR, "VASP left no vasprun.xml; it was killed"),
         ("truncated", Verdict.ENGINE_ERROR, "vasprun.xml breaks off"),
         ("garbage", Verdict.ENGINE_ERROR, "vasprun.xml is no XML"),
         ("identity", Verdict.ELECTRONIC_IS_IDENTITY, "differs from the identity"),
@@ -170,7 +169,7 @@ def test_every_ending_gets_its_verdict(
     judgement = judge(MAGNESIA, output)
     assert judgement.verdict is verdict, judgement.detail
     assert said in judgement.detail
-    assert output.engine == "vasp" and 1 <= len(output.attempts) <= 3
+    assert output.conclusive and output.engine == "vasp" and 1 <= len(output.attempts) <= 3
     if verdict is Verdict.ACCEPTED:
         assert output.engine_version.startswith("6.4.2")
         assert output.frequencies_thz is not None and output.frequencies_thz.shape == (6,)
@@ -180,6 +179,28 @@ def test_every_ending_gets_its_verdict(
     # What an attempt found is not asked for again.
     again = played(tmp_path, "killed", monkeypatch)
     assert again.to_dict() == output.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (f"{sys.executable} {STAND_IN} unloadable", "loading shared libraries: libmkl_core.so.2"),
+        ("/nowhere/vasp_std", "No such file or directory: '/nowhere/vasp_std'"),
+    ],
+)
+def test_what_did_not_begin_says_nothing_about_the_crystal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, said: str
+) -> None:
+    """Once the program is there, the calculation is asked again in the same place."""
+    monkeypatch.chdir(tmp_path)
+    output = climb(MAGNESIA, VaspSettings(command=command), potcar_spec=True)
+    judgement = judge(MAGNESIA, output)
+    assert judgement.verdict is Verdict.ENGINE_ERROR
+    assert said in judgement.detail
+    assert output.external and not output.conclusive
+    assert [a["failure"] for a in output.attempts] == ["not finished"]
+    again = played(tmp_path, "normal", monkeypatch)
+    assert judge(MAGNESIA, again).verdict is Verdict.ACCEPTED
 
 
 def test_charges_come_back_in_the_order_of_the_atoms(
