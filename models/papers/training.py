@@ -20,7 +20,6 @@ from models.papers.recipes import Recipe
 from models.training import PRECISION
 from screening.progress import Progress
 
-Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 HUBER = 1.0
@@ -52,6 +51,14 @@ class Budget:
         """Passes over a training set."""
         low, high = (math.ceil(limit / steps_per_epoch) for limit in self.steps)
         return max(1, min(max(self.epochs or recipe.epochs, low), high))
+
+    def to_dict(self) -> dict[str, float | None]:
+        """As it stands in a card; None where there is no limit."""
+        seconds = self.cpu_seconds
+        return {
+            "cpu_seconds_per_network": seconds if math.isfinite(seconds) else None,
+            "epochs": self.epochs,
+        }
 
 
 Forward = Callable[[Data], Tensor]

@@ -17,6 +17,7 @@ from models.protocol.scores import paired, scores
 from models.protocol.splits import N_SPLITS, published_split
 from models.protocol.table import TensorTable
 from models.protocol.variants import EnsembleVariant, Outcome, Variant
+from screening.errors import UserError
 from screening.io import atomic_path
 from screening.material import KnownMaterial
 from screening.tensors import mean_permittivity
@@ -32,6 +33,10 @@ BY_SYSTEM = ("mae_9", "mae_6")
 SYSTEMS = (
     "cubic", "hexagonal", "trigonal", "tetragonal", "orthorhombic", "monoclinic", "triclinic",
 )  # fmt: skip
+ORIGIN = {
+    "sha256": "data", "means_sha256": "table of means", "settings": "settings", "budget": "budget"
+}  # fmt: skip
+"""What a result tells of its origin, and how that is called."""
 TAIL = 98
 """Percentile above which materials are left out of training in the tail test."""
 TAIL_MERITS = ("mean", "anisotropy")
@@ -39,24 +44,31 @@ TOP = (2, 5)
 """Percent of the ranking in which left-out materials are looked for."""
 
 
-def save_outcome(path: Path, rows: Indices, outcome: Outcome) -> None:
-    """Write predictions for the given rows atomically."""
+def save_outcome(path: Path, rows: Indices, outcome: Outcome, made: dict[str, Any]) -> None:
+    """Write predictions for the given rows, and their :func:`origin`, atomically."""
     arrays: dict[str, NDArray[Any]] = {f"central_{k}": v for k, v in outcome.central.items()}
     arrays |= {f"deviation_{k}": v for k, v in outcome.deviation.items()}
     arrays |= {f"optimistic_{k}": v for k, v in outcome.optimistic.items()}
     rest = {
         "bounds": outcome.bounds, "seconds": outcome.seconds, "cpu_seconds": outcome.cpu_seconds,
-        "facts": outcome.facts,
+        "facts": outcome.facts, "made": made,
     }  # fmt: skip
     arrays["outside"] = outcome.outside
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, rows=rows, rest=np.array(json.dumps(rest)), **arrays)  # type: ignore[arg-type]
 
 
-def load_outcome(path: Path) -> tuple[Indices, Outcome]:
-    """Inverse of :func:`save_outcome`."""
+def load_outcome(path: Path, wanted: dict[str, Any] | None = None) -> tuple[Indices, Outcome]:
+    """Inverse of :func:`save_outcome`.
+
+    Raises
+    ------
+    UserError
+        The predictions have another origin than ``wanted``, or do not tell it.
+    """
     with np.load(path) as data:
         rest = json.loads(str(data["rest"]))
+        check_origin(path, rest.get("made"), wanted or {})
         groups: dict[str, dict[str, Array]] = {"central": {}, "deviation": {}, "optimistic": {}}
         for name in data.files:
             kind, _, key = name.partition("_")
@@ -69,12 +81,32 @@ def load_outcome(path: Path) -> tuple[Indices, Outcome]:
         )  # fmt: skip
 
 
-def load_split(work: Path, name: str, number: int) -> tuple[Indices, Outcome] | None:
+def check_origin(path: Path, made: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
+    """Refuse a result at ``path`` that is not of the data, the budget and the settings wanted.
+
+    Raises
+    ------
+    UserError
+        It has another origin, or does not tell it.
+    """
+    other = [key for key, value in wanted.items() if made is None or made.get(key) != value]
+    if other:
+        what = "does not tell" if made is None else "is of another"
+        names = " and ".join(ORIGIN.get(key, key) for key in other)
+        raise UserError(
+            f"{path} {what} {names}; delete it to have it made again, or name another folder with "
+            "--work."
+        )
+
+
+def load_split(
+    work: Path, name: str, number: int, wanted: dict[str, Any]
+) -> tuple[Indices, Outcome] | None:
     """What is there of a split: of all parts at once, or of each by itself."""
     if (whole := work / name / f"split-{number}.npz").exists():
-        return load_outcome(whole)
+        return load_outcome(whole, wanted)
     paths = [work / name / f"split-{number}-{part}.npz" for part in PARTS]
-    found = [load_outcome(path) for path in paths if path.exists()]
+    found = [load_outcome(path, wanted) for path in paths if path.exists()]
     if not found:
         return None
     outcomes = [outcome for _, outcome in found]
@@ -94,6 +126,7 @@ def run_splits(
     name: str, variant: Variant, table: TensorTable, numbers: Sequence[int], work: Path, note: Note
 ) -> None:
     """Train on every split that has no result in ``work`` yet and predict its test materials."""
+    done_splits(name, variant, table, work)
     for number in numbers:
         path = work / name / f"split-{number}.npz"
         if path.exists():
@@ -101,16 +134,29 @@ def run_splits(
             continue
         split = published_split(table.material_ids, number)
         outcome = variant(table, split.train, split.validation, split.test, number)
-        save_outcome(path, split.test, outcome)
+        save_outcome(path, split.test, outcome, origin(variant, table))
         note(f"{name}, split {number}: trained in {outcome.seconds:.0f} s")
+
+
+def done_splits(
+    name: str, variant: Variant, table: TensorTable, work: Path
+) -> dict[int, tuple[Indices, Outcome]]:
+    """What is in ``work``, by the number of the split.
+
+    Raises
+    ------
+    UserError
+        Some of it was made from other data, or with another budget or other settings.
+    """
+    made, numbers = origin(variant, table), range(1, N_SPLITS + 1)
+    return {n: split for n in numbers if (split := load_split(work, name, n, made)) is not None}
 
 
 def splits_card(
     name: str, variant: Variant, table: TensorTable, work: Path, reference: str | None
 ) -> dict[str, Any]:
     """Figures over all splits that are done, with a paired comparison to another variant."""
-    numbers = range(1, N_SPLITS + 1)
-    loaded = {n: split for n in numbers if (split := load_split(work, name, n)) is not None}
+    loaded = done_splits(name, variant, table, work)
     found = list(loaded.values())
     card: dict[str, Any] = {
         **card_header(name, variant, table),
@@ -139,12 +185,16 @@ def card_header(name: str, variant: Variant, table: TensorTable) -> dict[str, An
     data: dict[str, Any] = {"file": "dielectric_tensors.parquet", "sha256": table.digest}
     if isinstance(variant, EnsembleVariant) and variant.with_means:
         data |= {"means": len(table.means), "means_sha256": table.means_digest}
-    return {
-        "variant": name,
-        "data": data,
-        "settings": settings,
-        "hardware": hardware(),
-    }
+    header = {"variant": name, "data": data, "settings": settings, "hardware": hardware()}
+    budget = getattr(variant, "budget", None)
+    return header if budget is None else {**header, "budget": budget.to_dict()}
+
+
+def origin(variant: Variant, table: TensorTable) -> dict[str, Any]:
+    """What decides a result beside the variant's name and the rows: it is kept with the result."""
+    header = card_header("", variant, table)
+    sums = {key: value for key, value in header["data"].items() if key in ORIGIN}
+    return {**sums, **{key: header[key] for key in ORIGIN if key in header}}
 
 
 def covered(table: TensorTable, rows: Indices, outcome: Outcome, part: str) -> list[float]:
@@ -213,7 +263,8 @@ def _paired(name: str, reference: str, table: TensorTable, work: Path) -> dict[s
     for part in PARTS:
         differences: dict[str, list[tuple[Array, Array]]] = {metric: [] for metric in COMPARED}
         for number in range(1, N_SPLITS + 1):
-            loaded = [load_split(work, which, number) for which in (name, reference)]
+            same = {"sha256": table.digest}
+            loaded = [load_split(work, which, number, same) for which in (name, reference)]
             both = [split for split in loaded if split is not None and part in split[1].central]
             if len(both) < 2:
                 continue
@@ -273,6 +324,7 @@ def run_tail(
 ) -> dict[str, Any]:
     """Leave out the extremes, rank everything, and see whether they come back."""
     ranked, extreme, kept = tail_rows(table, merit)
+    made = origin(variant, table)
     path = work / name / f"tail-{merit}.npz"
     if not path.exists():
         validation = validation_of(table, kept)
@@ -280,8 +332,8 @@ def run_tail(
         limit = true_merit(table, extreme, merit).min()
         usable = table.means_like(lambda k: merit != "mean" or sum_of_means(k) < limit)
         outcome = variant(usable, training, validation, ranked, 98)
-        save_outcome(path, ranked, outcome)
-    _, outcome = load_outcome(path)
+        save_outcome(path, ranked, outcome, made)
+    _, outcome = load_outcome(path, made)
     card = {**card_header(name, variant, table), "merit": merit, "n_ranked": len(ranked)}
     card["figures"] = tail_figures(table, ranked, extreme, merit, outcome)
     note(f"{name}, tail ({merit}): {card['figures']}")

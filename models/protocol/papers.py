@@ -26,6 +26,8 @@ from models.papers.training import Budget, evaluate, train
 from models.protocol.benchmark import (
     TAIL_MERITS,
     Note,
+    done_splits,
+    origin,
     run_tail,
     save_outcome,
     splits_card,
@@ -152,12 +154,19 @@ def run_papers(
     All models have split and part behind them before the next part, or split, begins. What a card
     that lies there says of other splits stays in it. Where predictions of ours lie in ``work``,
     ours gets cards beside them.
+
+    Raises
+    ------
+    UserError
+        Results in ``work`` are of other data or another budget; before anything is trained.
     """
-    if variants and (work / OURS).is_dir():
-        cache = variants[0].cache
+    for variant in variants:
+        done_splits(variant.name, variant, table, work)
+    if variants and any((work / OURS).glob("split-*.npz")):
+        cache, place = variants[0].cache, cards / f"{OURS}.yaml"
         ours = splits_card(OURS, variants_of(cache)[OURS], table, work, None)
         ours["measured"] = _measured_once(table, cache, work / OURS / "measured.json")
-        write_card(cards / f"{OURS}.yaml", ours)
+        write_card(place, continued(ours, place))
     for number in numbers:
         split = published_split(table.material_ids, number)
         for part in parts:
@@ -169,7 +178,7 @@ def run_papers(
                     outcome = variant.part(
                         table, split.train, split.validation, split.test, number, part
                     )
-                    save_outcome(path, split.test, outcome)
+                    save_outcome(path, split.test, outcome, origin(variant, table))
                     note(f"{variant.name}, split {number}, {part}: {outcome.facts[part]}")
                 place = cards / f"{variant.name}.yaml"
                 write_card(place, continued(paper_card(variant, table, work), place))
@@ -180,16 +189,13 @@ def run_papers(
             write_card(cards / f"{OURS}-tail-{merit}.yaml", card)
         for variant in variants:
             card = run_tail(variant.name, variant, table, merit, work, note)
-            card["budget"] = _budget(variant.budget)
             write_card(cards / f"{variant.name}-tail-{merit}.yaml", card)
 
 
 def paper_card(variant: PaperVariant, table: TensorTable, work: Path) -> dict[str, Any]:
     """Figures over what is done, compared with ours on the same test materials."""
     reference = OURS if (work / OURS).is_dir() else None
-    card = splits_card(variant.name, variant, table, work, reference)
-    card["budget"] = _budget(variant.budget)
-    return card
+    return splits_card(variant.name, variant, table, work, reference)
 
 
 def _measured_once(table: TensorTable, cache: FeatureCache, path: Path) -> dict[str, Any]:
@@ -214,11 +220,3 @@ def _measured_once(table: TensorTable, cache: FeatureCache, path: Path) -> dict[
     }
     atomic_write(path, json.dumps(found))
     return found
-
-
-def _budget(budget: Budget) -> dict[str, Any]:
-    seconds = budget.cpu_seconds
-    return {
-        "cpu_seconds_per_network": seconds if np.isfinite(seconds) else None,
-        "epochs": budget.epochs,
-    }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from models.protocol.benchmark import TAIL_MERITS, Note, run_splits, run_tail, splits_card
 from models.protocol.card import write_card
+from models.protocol.continued import continued
 from models.protocol.table import TensorTable
 from models.protocol.unlike import run_unlike
 from models.protocol.variants import Variant
@@ -28,6 +29,8 @@ def make_cards(
 ) -> None:
     """Run what is missing and write the cards of every variant.
 
+    What a card that lies there says of other splits stays in it.
+
     Parameters
     ----------
     numbers
@@ -40,7 +43,8 @@ def make_cards(
     for name, variant in variants.items():
         run_splits(name, variant, table, numbers, work, note)
         reference = REFERENCE if name != REFERENCE and (work / REFERENCE).is_dir() else None
-        write_card(cards / f"{name}.yaml", splits_card(name, variant, table, work, reference))
+        place = cards / f"{name}.yaml"
+        write_card(place, continued(splits_card(name, variant, table, work, reference), place))
         for merit in TAIL_MERITS if tail else ():
             card = run_tail(name, variant, table, merit, work, note)
             write_card(cards / f"{name}-tail-{merit}.yaml", card)

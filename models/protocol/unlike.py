@@ -16,6 +16,7 @@ from models.protocol.benchmark import (
     card_header,
     covered,
     load_outcome,
+    origin,
     save_outcome,
     validation_of,
 )
@@ -63,7 +64,7 @@ def run_unlike(
     name: str, variant: Variant, table: TensorTable, work: Path, note: Note
 ) -> dict[str, Any]:
     """Train without each of the sets and see how good predictions and error bars of it are."""
-    card = card_header(name, variant, table)
+    card, made = card_header(name, variant, table), origin(variant, table)
     card["protocol"] = "an element or a structure type left out of training"
     card["left_out"] = {}
     for which, rows in left_out(table).items():
@@ -73,8 +74,8 @@ def run_unlike(
             validation = validation_of(table, kept)
             training = np.setdiff1d(kept, validation)
             usable = table.means_like(lambda k, which=which: not belongs(k, which))  # type: ignore[misc]
-            save_outcome(path, rows, variant(usable, training, validation, rows, 55))
-        _, outcome = load_outcome(path)
+            save_outcome(path, rows, variant(usable, training, validation, rows, 55), made)
+        _, outcome = load_outcome(path, made)
         figures: dict[str, Any] = {
             "n": len(rows),
             "outside_the_domain": round(float(outcome.outside.mean()), 4),

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from models.calibration import PARTS
-from models.protocol.benchmark import save_outcome, splits_card
+from models.protocol.benchmark import origin, save_outcome, splits_card
 from models.protocol.card import write_card
 from models.protocol.continued import continued
 from models.protocol.variants import without_error_bars
 
 N = 40
+ANYTHING: Any = None
 BUDGET = {"cpu_seconds_per_network": 600.0}
 
 
@@ -41,12 +42,12 @@ def predict(table: Any, work: Path, model: str, *splits: int, part: str = "stati
         outcome = without_error_bars({part: found}, 10.0 * number, 9.0, {part: {"epochs": number}})
         path = work / model / f"split-{number}-{part}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_outcome(path, rows, outcome)
+        save_outcome(path, rows, outcome, origin(ANYTHING, table))
 
 
 def made(table: Any, work: Path, reference: str | None = None, **changes: Any) -> dict[str, Any]:
-    anything: Any = None
-    return {**splits_card("painn", anything, table, work, reference), "budget": BUDGET, **changes}
+    card = splits_card("painn", ANYTHING, table, work, reference)
+    return {**card, "budget": BUDGET, **changes}
 
 
 def test_what_is_gone_is_as_if_it_were_there(table: Any, tmp_path: Path) -> None:
