@@ -84,10 +84,15 @@ def fit(
         Fewer than ten compositions, or a functional other than PBE and PBEsol.
     """
     known = usable(known)
+    deterministic()
+    return _Fit(known, settings, seed, cache, progress, held_out).ensemble()
+
+
+def deterministic() -> None:
+    """From now on the same seed gives the same numbers, on a GPU too."""
     # Without it cuBLAS refuses to work deterministically; it is read when cuBLAS starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    return _Fit(known, settings, seed, cache, progress, held_out).ensemble()
 
 
 class _Fit:

@@ -138,12 +138,8 @@ class DTNet(PaperNetwork):
         edges, vectors = edges[:, kept].copy(), vectors[kept]
         edges[0] = [place[int(atom)] for atom in edges[0]]
         edges[1] = crystal.owner[edges[1]]
-        lattice, positions, species = crystal.cell
-        chosen = crystal.representatives
-        found = graph(
-            (lattice, positions[chosen], species[chosen]), edges, vectors,
-            projector=projector(crystal),
-        )  # fmt: skip
+        species = crystal.cell[2][crystal.representatives]
+        found = graph(species, edges, vectors, projector=projector(crystal))
         found.features = torch.from_numpy(features)
         found.weight = tensor(crystal.weights)
         return found

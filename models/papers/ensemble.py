@@ -26,6 +26,7 @@ from models.ensemble import Prediction, resolve_device
 from models.fitting import (
     FOLDS,
     composition_of,
+    deterministic,
     folds_of,
     has_tensor,
     training_hash,
@@ -33,11 +34,9 @@ from models.fitting import (
 )
 from models.inputs import Examples
 from models.metrics import held_out_metrics
-from models.papers.names import parse
+from models.papers.fitting import fitted, graphs_of
 from models.papers.network import PaperNetwork
-from models.papers.pretraining import pretrained
-from models.papers.recipes import build, recipe
-from models.papers.training import Budget, evaluate, train
+from models.papers.training import Budget, evaluate
 from models.settings import FUNCTIONALS, ModelSettings
 from models.splits import split_by_group
 from models.targets import electronic_from_target, electronic_target, from_target, to_target
@@ -147,7 +146,7 @@ def fit_paper(
         Too few compositions, an unknown functional, or no pretrained weights.
     """
     known = [k for k in usable(known) if has_tensor(k)]
-    torch.use_deterministic_algorithms(True)
+    deterministic()
     groups = [composition_of(k) for k in known]
     if held_out is None:
         left_out = split_by_group(groups, seed).validation
@@ -160,7 +159,7 @@ def fit_paper(
     normalise = Normalisation.of(examples.rows, layout)
     inputs = examples.inputs(normalise, layout, torch.device("cpu"))
     numbers = {int(z) for i in training for z in examples.crystals[i].cell[2]}
-    graphs = _graphs(settings, structures, cache)
+    graphs = graphs_of(settings.name, structures, cache)
     unseen = unseen_by(folds_of(groups, FOLDS, seed), left_out, settings.members, FOLDS)
     networks, seconds = _networks(known, graphs, training, unseen, settings, seed, cache, progress)
     ensemble = PaperEnsemble(
@@ -185,13 +184,6 @@ def fit_paper(
     return ensemble
 
 
-def _graphs(
-    settings: ModelSettings, structures: Sequence[Structure], cache: FeatureCache
-) -> list[Data]:
-    network = build(settings.name, cache.encoder.layout)
-    return [network.graph(structure, cache) for structure in structures]
-
-
 def _networks(
     known: Sequence[KnownMaterial],
     graphs: Sequence[Data],
@@ -203,7 +195,7 @@ def _networks(
     progress: NamedProgress | None,
 ) -> tuple[dict[str, list[PaperNetwork]], float]:
     """Part → a network per member, which leaves out its own tenth and stops by it; seconds."""
-    choice, device = parse(settings.name), resolve_device(settings.device)
+    device = resolve_device(settings.device)
     budget = Budget(epochs=settings.epochs, steps=(settings.min_steps, settings.max_steps))
     networks: dict[str, list[PaperNetwork]] = {part: [] for part in LEARNED}
     seconds = 0.0
@@ -216,21 +208,12 @@ def _networks(
             mine = rows[~unseen[member, rows]]
             validation = np.setdiff1d(rows, mine)
             mine = mine if len(mine) else rows
-            own_seed = 1000 * seed + 10 * member
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(own_seed)
-                network = build(settings.name, cache.encoder.layout)
-            if "pretrained" in choice.options:
-                pretrained(network, choice, cache.root)
-            if len(mine):
-                network.prepare([graphs[i] for i in mine])
-                network.set_targets(targets[mine])
-                what = f"training {settings.name}, {part}, {member + 1} of {settings.members}"
-                facts = train(
-                    network, graphs, targets, mine, validation, recipe(choice), budget, own_seed,
-                    device, labelled(progress, what),
-                )  # fmt: skip
-                seconds += facts["seconds"]
+            what = f"training {settings.name}, {part}, {member + 1} of {settings.members}"
+            network, facts = fitted(
+                settings.name, cache, graphs, targets, mine, validation, budget,
+                1000 * seed + 10 * member, device, labelled(progress, what),
+            )  # fmt: skip
+            seconds += facts.get("seconds", 0.0)
             networks[part].append(network.cpu().eval())
     return networks, seconds
 

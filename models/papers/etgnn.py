@@ -8,27 +8,17 @@ two bonds have by themselves, so that pairs need not be written out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from e3nn.math import soft_one_hot_linspace
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
-from models.papers.graphs import graph, neighbours
-from models.papers.network import PaperNetwork
-from screening.symmetry import primitive_cell
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
-
-    from models.cache import FeatureCache
+from models.papers.network import CUTOFF, LocalNetwork
 
 WIDTH = 128
 LAYERS = 3
 N_RADIAL = 32
-CUTOFF = 5.0
 PAIRS = 8
 
 
@@ -63,7 +53,7 @@ class Layer(nn.Module):
         return nodes, edges + self.bond(nodes, edges, edge_index)
 
 
-class ETGNN(PaperNetwork):
+class ETGNN(LocalNetwork):
     """Three layers of 128 features, cutoff 5 Å."""
 
     def __init__(self) -> None:
@@ -74,12 +64,6 @@ class ETGNN(PaperNetwork):
         self.coefficients = nn.Sequential(
             nn.Linear(WIDTH, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 1 + 2 * PAIRS)
         )
-
-    def graph(self, structure: Structure, cache: FeatureCache) -> Data:
-        """Neighbours within 5 Å in the primitive cell."""
-        del cache
-        cell = primitive_cell(structure)
-        return graph(cell, *neighbours(cell, CUTOFF))
 
     def tensor(self, batch: Data) -> Tensor:
         """Mean of the atoms' tensors."""

@@ -61,7 +61,7 @@ class GMTNet(PaperNetwork):
         del cache
         crystal = Crystal.of(structure)
         edges, vectors = nearest(crystal.cell, NEIGHBOURS)
-        return graph(crystal.cell, edges, vectors, projector=projector(crystal))
+        return graph(crystal.cell[2], edges, vectors, projector=projector(crystal))
 
     def tensor(self, batch: Data) -> Tensor:
         """From the crystals' features of degrees 0 and 2."""

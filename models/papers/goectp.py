@@ -233,7 +233,7 @@ class GoeCTP(PaperNetwork):
         frame = polar_frame(cell[0])
         edges, vectors = nearest(cell, NEIGHBOURS)
         lattice = shortest_vectors(cell[0])
-        return graph(cell, edges, vectors @ frame, frame=turn @ frame, lattice=lattice @ frame)
+        return graph(cell[2], edges, vectors @ frame, frame=turn @ frame, lattice=lattice @ frame)
 
     def pooled(self, batch: Data) -> Tensor:
         """Features of each crystal, (b, c): invariant under rotation and inversion."""

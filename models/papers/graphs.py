@@ -49,20 +49,21 @@ def nearest(cell: Cell, count: int) -> tuple[NDArray[np.int64], Array]:
     return edges[:, kept], vectors[kept]
 
 
-def graph(cell: Cell, edges: NDArray[np.int64], vectors: Array, **more: Array) -> Data:
+def graph(
+    species: NDArray[np.int64], edges: NDArray[np.int64], vectors: Array, **more: Array
+) -> Data:
     """A graph; ``more`` holds properties of the crystal as a whole, each with one row.
 
     Attributes of the graph: ``z`` (n,), ``edge_index`` (2, e) with the receiver FIRST, ``vectors``
-    (e, 3), ``volume`` (1,) in Å³.
+    (e, 3) in Å.
     """
     found = Data(
-        z=torch.as_tensor(np.array(cell[2], dtype=np.int64)),
+        z=torch.as_tensor(np.array(species, dtype=np.int64)),
         edge_index=torch.as_tensor(edges),
         vectors=tensor(vectors),
-        volume=tensor(np.abs(np.linalg.det(cell[0]))[None]),
         **{name: tensor(value[None]) for name, value in more.items()},
     )
-    found.num_nodes = len(cell[2])
+    found.num_nodes = len(species)
     return found
 
 
@@ -124,7 +125,6 @@ def _atom_table() -> Array:
 
 
 def _number(element: Any, name: str) -> float:
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

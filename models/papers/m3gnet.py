@@ -12,8 +12,6 @@ away.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from e3nn import o3
 from e3nn.math import soft_one_hot_linspace
@@ -21,20 +19,13 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
-from models.papers.graphs import graph, neighbours
-from models.papers.network import PaperNetwork
-from screening.symmetry import primitive_cell
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
-
-    from models.cache import FeatureCache
+from models.papers.network import CUTOFF, LocalNetwork
 
 WIDTH = 64
 BLOCKS = 3
 N_RADIAL = 3
 DEGREES = (0, 1, 2)
-CUTOFF, THREE_BODY_CUTOFF = 5.0, 4.0
+THREE_BODY_CUTOFF = 4.0
 """Å."""
 
 
@@ -91,7 +82,7 @@ class Block(nn.Module):
         return nodes + scatter(message, receiver, 0, len(nodes)), edges
 
 
-class M3GNet(PaperNetwork):
+class M3GNet(LocalNetwork):
     """Three blocks of 64 features, cutoffs 5 and 4 Å, as published."""
 
     differentiates = True
@@ -102,12 +93,6 @@ class M3GNet(PaperNetwork):
         self.radial = nn.Linear(N_RADIAL, WIDTH)
         self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
         self.out = Gated(WIDTH, 1, last=True)
-
-    def graph(self, structure: Structure, cache: FeatureCache) -> Data:
-        """Neighbours within 5 Å in the primitive cell."""
-        del cache
-        cell = primitive_cell(structure)
-        return graph(cell, *neighbours(cell, CUTOFF))
 
     def tensor(self, batch: Data) -> Tensor:
         """Derivative of the atoms' mean output with respect to strain."""

@@ -8,7 +8,7 @@ spherical form.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from e3nn import nn as e3nn_nn
@@ -18,18 +18,11 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
-from models.papers.graphs import graph, neighbours, spherical_basis
-from models.papers.network import PaperNetwork
-from screening.symmetry import primitive_cell
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
-
-    from models.cache import FeatureCache
+from models.papers.graphs import spherical_basis
+from models.papers.network import CUTOFF, LocalNetwork
 
 LAYERS = 3
 N_RADIAL = 8
-CUTOFF = 5.0
 HIDDEN = "32x0e + 16x1o + 16x2e"
 HARMONICS = "0e + 1o + 2e"
 
@@ -80,7 +73,7 @@ NEIGHBOURS = 30.0
 """About so many within the cutoff; scales the sums."""
 
 
-class MatTen(PaperNetwork):
+class MatTen(LocalNetwork):
     """Three layers up to degree 2, cutoff 5 Å."""
 
     basis: Tensor
@@ -97,12 +90,6 @@ class MatTen(PaperNetwork):
             self.layers.append(layer)
             irreps = layer.irreps_out
         self.out = o3.Linear(irreps, "1x0e + 1x2e")
-
-    def graph(self, structure: Structure, cache: FeatureCache) -> Data:
-        """Neighbours within 5 Å in the primitive cell."""
-        del cache
-        cell = primitive_cell(structure)
-        return graph(cell, *neighbours(cell, CUTOFF))
 
     def tensor(self, batch: Data) -> Tensor:
         """Mean of the atoms' spherical tensors, as matrices."""

@@ -13,10 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from models.papers.graphs import graph, neighbours
+from screening.symmetry import primitive_cell
+
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from models.cache import FeatureCache
+
+CUTOFF = 5.0
+"""Å, of the networks that see all neighbours within one."""
 
 
 class PaperNetwork(nn.Module, ABC):
@@ -61,7 +67,22 @@ class PaperNetwork(nn.Module, ABC):
             self.scale * symmetric
         )
 
+    def means(self, batch: Data) -> Tensor:
+        """Thirds of their traces, (b,)."""
+        found: Tensor = self(batch).diagonal(dim1=-2, dim2=-1).mean(-1)
+        return found
+
     @property
     def n_parameters(self) -> int:
         """Numbers that are trained."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+class LocalNetwork(PaperNetwork):
+    """A network that sees nothing but the neighbours within ``CUTOFF``."""
+
+    def graph(self, structure: Structure, cache: FeatureCache) -> Data:
+        """Neighbours within 5 Å in the primitive cell."""
+        del cache
+        cell = primitive_cell(structure)
+        return graph(cell[2], *neighbours(cell, CUTOFF))

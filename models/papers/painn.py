@@ -7,27 +7,17 @@ is the mean over atoms of a_s·I and of dyads of vectors, made symmetric.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from e3nn.math import soft_one_hot_linspace
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
-from models.papers.graphs import graph, neighbours
-from models.papers.network import PaperNetwork
-from screening.symmetry import primitive_cell
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
-
-    from models.cache import FeatureCache
+from models.papers.network import CUTOFF, LocalNetwork
 
 WIDTH = 128
 INTERACTIONS = 3
 N_RADIAL = 20
-CUTOFF = 5.0
 DYADS = 16
 
 
@@ -60,7 +50,7 @@ class Interaction(nn.Module):
         return s + a_ss + a_sv * (u_v * v_v).sum(dim=1), v + a_vv[:, None] * u_v
 
 
-class PaiNN(PaperNetwork):
+class PaiNN(LocalNetwork):
     """128 features, cutoff 5 Å, 20 radial functions, as published."""
 
     def __init__(self) -> None:
@@ -72,12 +62,6 @@ class PaiNN(PaperNetwork):
         )
         self.left = nn.Linear(WIDTH, DYADS, bias=False)
         self.right = nn.Linear(WIDTH, DYADS, bias=False)
-
-    def graph(self, structure: Structure, cache: FeatureCache) -> Data:
-        """Neighbours within 5 Å in the primitive cell."""
-        del cache
-        cell = primitive_cell(structure)
-        return graph(cell, *neighbours(cell, CUTOFF))
 
     def tensor(self, batch: Data) -> Tensor:
         """Mean of the atoms' tensors."""

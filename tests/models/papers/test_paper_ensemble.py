@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from pydantic import ValidationError
 from models.cache import FeatureCache
 from models.fitting import training_hash
 from models.papers.ensemble import PaperEnsemble
+from models.papers.fitting import fitted as train_one
+from models.papers.fitting import graphs_of
 from models.papers.names import OPTIONS, parse
 from models.papers.pretraining import pretrain, pretrained, save_pretrained
 from models.papers.recipes import build
@@ -75,13 +78,35 @@ def test_it_comes_back_from_disk_exactly(
 
 
 def test_the_same_seed_trains_the_same(
-    fitted: Predictor, builtin: list[KnownMaterial], settings: ModelSettings, cache: FeatureCache
-) -> None:
+    fitted: Predictor, builtin: list[KnownMaterial], settings: ModelSettings, cache: FeatureCache,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     again = fit(builtin[::-1], settings, 0, cache)
+    assert "CUBLAS_WORKSPACE_CONFIG" in os.environ, "on a GPU nothing would be trained without it"
     assert again.training_hash == fitted.training_hash
     crystals = [k.material.structure for k in builtin[:5]]
     first, second = (p.predict(crystals, "PBE", cache).static for p in (fitted, again))
     assert np.array_equal(first, second)
+
+
+def test_the_seed_alone_decides_about_a_network(
+    builtin: list[KnownMaterial], cache: FeatureCache, tmp_path: Path
+) -> None:
+    """Not what was drawn before, and not whether the encoder has to be loaded first."""
+    name, rows = "goectp+1-layer", np.arange(8)
+    graphs = graphs_of(name, [k.material.structure for k in builtin[:8]], cache)
+    targets = torch.tensor([k.tensors.electronic for k in builtin[:8]]).float()
+    device, found = torch.device("cpu"), []
+    for state, own in ((1, cache), (2, FeatureCache("7net-0", tmp_path))):
+        torch.manual_seed(state)
+        network, facts = train_one(
+            name, own, graphs, targets, rows, rows, Budget(epochs=2), 5, device
+        )
+        assert facts["steps"] == 2
+        assert torch.initial_seed() == state, "and leaves the random state alone"
+        found.append(network.state_dict())
+    assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
 
 
 def test_a_name_is_part_of_what_was_trained(
