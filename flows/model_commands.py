@@ -156,7 +156,8 @@ def benchmark(
     models: Annotated[
         str | None,
         typer.Option(
-            help="Published models instead, like dtnet,goectp-icom+pretrained; 'all' for each."
+            help="Published models instead, like dtnet,goectp-icom+pretrained; physics is ours "
+            "among them, 'all' is each of them and ours."
         ),
     ] = None,
     parts: Annotated[
@@ -244,20 +245,24 @@ def _benchmark_papers(
     tail: bool,
 ) -> None:
     from models.calibration import PARTS
-    from models.papers.names import OPTIONS, parse
+    from models.papers.names import OPTIONS, OURS, parse
     from models.papers.training import Budget
     from models.protocol.papers import PaperVariant, run_papers
     from models.protocol.table import TensorTable
+    from models.protocol.variants import ours
 
-    names = list(OPTIONS) if models == "all" else [name.strip() for name in models.split(",")]
-    chosen = [str(parse(name)) for name in names]
+    named = [*OPTIONS, OURS] if models == "all" else [name.strip() for name in models.split(",")]
+    chosen = [str(parse(name)) for name in named if name != OURS]
     wanted = [part.strip() for part in parts.split(",")]
     if not set(wanted) <= set(PARTS):
         raise UserError(f"--parts {parts}: give some of {', '.join(PARTS)}.")
     limit = Budget(float("inf") if budget is None else budget)
     table = TensorTable.read(data / "dielectric_tensors.parquet")
     variants = [PaperVariant(name, cache, limit, progress) for name in chosen]
-    run_papers(variants, table, numbers, wanted, work, cards / PAPERS, typer.echo, tail=tail)
+    run_papers(
+        variants, ours(cache, progress), table, numbers, wanted, work, cards / PAPERS, typer.echo,
+        train_ours=OURS in named, tail=tail,
+    )  # fmt: skip
 
 
 def pretrain(

@@ -36,6 +36,7 @@ from models.inputs import Examples
 from models.metrics import held_out_metrics
 from models.papers.fitting import fitted, graphs_of
 from models.papers.network import PaperNetwork
+from models.papers.pretraining import require_pretrained
 from models.papers.training import Budget, evaluate
 from models.settings import FUNCTIONALS, ModelSettings
 from models.splits import split_by_group
@@ -147,6 +148,7 @@ def fit_paper(
     """
     known = [k for k in usable(known) if has_tensor(k)]
     deterministic()
+    require_pretrained(settings.name, cache.root)
     groups = [composition_of(k) for k in known]
     if held_out is None:
         left_out = split_by_group(groups, seed).validation

@@ -6,8 +6,10 @@ any network may predict a tensor ε' there, and ε = Q·ε'·Qᵀ turns with the
 
 Three networks: ``goectp``, CGCNN's gated convolution (Xie and Grossman, Phys. Rev. Lett. 120,
 145301) with bond directions in the frame beside their lengths; ``goectp-mat``, Matformer's (Yan et
-al., NeurIPS 2022); ``goectp-icom``, iComFormer's (Yan et al., ICLR 2024), whose bonds look at the
-three shortest lattice vectors by an edge-wise transformer before atoms look at bonds.
+al., NeurIPS 2022) without its self-connecting edges of the lattice vectors; ``goectp-icom``,
+iComFormer's (Yan et al., ICLR 2024), whose bonds look at the three shortest lattice vectors by an
+edge-wise transformer before atoms look at bonds (there after the first time). The latter two see
+lengths and angles alone: of the frame they know nothing.
 
 The frame depends on which lattice vectors describe the crystal. As published they are those given;
 ``standard`` takes those of the standardised primitive cell instead.
@@ -151,7 +153,10 @@ class EdgeTransformer(nn.Module):
 
 
 class MatformerLayer(nn.Module):
-    """Matformer's message passing: attention by components, with a layer norm and a gate."""
+    """Matformer's message passing: attention by components, with a layer norm and a gate.
+
+    Its self-connecting edges are a matter of the graph, which has none here.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -7,7 +7,9 @@ the derivative of that scalar with respect to a symmetric strain, per atom, is t
 The sum over the other bonds k, of products of radial functions of r_ik and Legendre polynomials
 P_l(cos θ_jik), is taken by the addition theorem: P_l is a sum over m of products of spherical
 harmonics of the two directions, so that the sum over k is one per atom; the term k = j is taken
-away.
+away. The radial functions are e3nn's Bessel functions, the same for every l, instead of the paper's
+smooth ones; they reach the cutoff with a slope, and the tensor, a derivative, jumps there. The
+three-body term has a cosine cutoff.
 """
 
 from __future__ import annotations
@@ -83,7 +85,7 @@ class Block(nn.Module):
 
 
 class M3GNet(LocalNetwork):
-    """Three blocks of 64 features, cutoffs 5 and 4 Å, as published."""
+    """Three blocks of 64 features, cutoffs 5 and 4 Å: the published sizes."""
 
     differentiates = True
 

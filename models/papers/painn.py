@@ -2,7 +2,8 @@
 
 Three interactions of a message (eqs. 7 and 8) and an update (eqs. 9 and 10). Molecules have a
 centre to take their polarisability's vectors from (eq. 13); a crystal has none, so that its tensor
-is the mean over atoms of a_s·I and of dyads of vectors, made symmetric.
+is the mean over atoms of a_s·I and of dyads of vectors, made symmetric. Filters have no cosine
+cutoff: the Bessel functions are 0 at the cutoff.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Interaction(nn.Module):
 
 
 class PaiNN(LocalNetwork):
-    """128 features, cutoff 5 Å, 20 radial functions, as published."""
+    """128 features, cutoff 5 Å, 20 radial functions: the published sizes."""
 
     def __init__(self) -> None:
         super().__init__()

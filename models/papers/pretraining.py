@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from models.papers.names import Choice
+from models.papers.names import Choice, parse
 from models.papers.recipes import PRETRAINING
 from models.papers.training import Budget, train
 from screening.errors import UserError
@@ -30,6 +30,7 @@ MOST_CRYSTALS = 25_000
 through."""
 VALIDATION = 0.05
 LARGEST_VALIDATION = 500
+WEIGHTS, FACTS = "model.safetensors", "pretraining.json"
 COLUMNS = ("cell", "species", "frac", "formation_energy_per_atom")
 
 
@@ -48,18 +49,28 @@ def pretrained(network: PaperNetwork, choice: Choice, root: Path) -> dict[str, A
     """
     from safetensors.torch import load_file
 
+    require_pretrained(str(choice), root)
     place = directory_of(choice, root)
-    try:
-        facts = json.loads((place / "pretraining.json").read_text())
-        weights = load_file(place / "model.safetensors")
-    except OSError:
-        name = choice.without("pretrained")
+    network.load_state_dict(load_file(place / WEIGHTS))
+    return dict(json.loads((place / FACTS).read_text()))
+
+
+def require_pretrained(name: str, root: Path) -> None:
+    """Before a long run: whether the model ``name`` finds the pretrained weights that it asks for.
+
+    Raises
+    ------
+    UserError
+        It asks for them, and there are none.
+    """
+    choice = parse(name)
+    place = directory_of(choice, root)
+    if "pretrained" in choice.options and not all((place / n).is_file() for n in (WEIGHTS, FACTS)):
+        plain = choice.without("pretrained")
         raise UserError(
-            f"There are no pretrained weights of {name}; make them first: screen pretrain "
-            f"formation_energies.parquet --model {name}."
-        ) from None
-    network.load_state_dict(weights)
-    return dict(facts)
+            f"There are no pretrained weights of {plain}; make them first: screen pretrain "
+            f"formation_energies.parquet --model {plain}."
+        )
 
 
 def pretrain(
@@ -112,10 +123,10 @@ def save_pretrained(
     from safetensors.torch import save
 
     place = directory_of(choice, root)
-    with atomic_path(place / "model.safetensors") as temporary:
+    with atomic_path(place / WEIGHTS) as temporary:
         weights = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
         temporary.write_bytes(save(weights))
-    atomic_write(place / "pretraining.json", json.dumps(facts, indent=2) + "\n")
+    atomic_write(place / FACTS, json.dumps(facts, indent=2) + "\n")
     return place
 
 

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Note = Callable[[str], None]
 
-COMPARED = ("mae_9", "log_scalar", "log_anisotropy")
+COMPARED = ("mae_9", "mae_9_below_100", "log_scalar", "log_anisotropy")
 """Metrics of the paired comparisons."""
 BY_SYSTEM = ("mae_9", "mae_6")
 """Metrics that are kept for each split and crystal system."""

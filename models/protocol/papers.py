@@ -6,8 +6,8 @@ what it puts out is judged as it is: neither projected on the point group nor ma
 
 from __future__ import annotations
 
+import functools
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +18,18 @@ import torch
 from numpy.typing import NDArray
 from torch_geometric.data import Data
 
-from models.cache import FeatureCache
+from models.cache import FeatureCache, ForceConstantCache
 from models.ensemble import resolve_device
 from models.papers.fitting import fitted, graphs_of
 from models.papers.names import OURS
+from models.papers.pretraining import require_pretrained
 from models.papers.training import Budget, evaluate
 from models.protocol.benchmark import (
     TAIL_MERITS,
     Note,
     done_splits,
     origin,
+    run_splits,
     run_tail,
     save_outcome,
     splits_card,
@@ -36,9 +38,8 @@ from models.protocol.card import write_card
 from models.protocol.continued import continued
 from models.protocol.splits import published_split
 from models.protocol.table import TensorTable
-from models.protocol.variants import Outcome, without_error_bars
-from models.protocol.variants import variants as variants_of
-from models.protocol.violations import measured
+from models.protocol.variants import EnsembleVariant, Outcome, without_error_bars
+from models.protocol.violations import RATE, measured
 from models.shipped import shipped
 from screening.io import atomic_write
 from screening.progress import NamedProgress
@@ -83,22 +84,16 @@ class PaperVariant:
         learned = np.concatenate([training[known[training]], validation[known[validation]]])
         n_training = int(known[training].sum())
         device = resolve_device("auto")
-        # GoeCTP's sums round otherwise where ours was trained before, which asks for it.
-        torch.use_deterministic_algorithms(False)
         network, facts = fitted(
             self.name, self.cache, self._graphs(table, learned),
             torch.as_tensor(table.truth(part)[learned], dtype=torch.get_default_dtype()),
             np.arange(n_training), np.arange(n_training, len(learned)), self.budget, seed, device,
             self._progress,
         )  # fmt: skip
-        start = time.process_time()
         tensors = evaluate(network, self._graphs(table, rows), device).double().numpy()
-        rate = len(rows) / (time.process_time() - start)
         facts |= {
-            "parameters": network.n_parameters,
-            "materials_per_cpu_second": round(rate, 1),
-            "violations": self._violations(network, table, rows, device),
-        }
+            "parameters": network.n_parameters, **self._measured(network, table, rows, device)
+        }  # fmt: skip
         return without_error_bars(
             {part: tensors}, facts["seconds"], facts["cpu_seconds"], {part: facts}
         )
@@ -117,9 +112,9 @@ class PaperVariant:
     def _graphs(self, table: TensorTable, rows: Indices) -> list[Data]:
         return graphs_of(self.name, [table.known[i].material.structure for i in rows], self.cache)
 
-    def _violations(
+    def _measured(
         self, network: PaperNetwork, table: TensorTable, rows: Indices, device: torch.device
-    ) -> dict[str, list[float]]:
+    ) -> dict[str, Any]:
         def predict(structures: Sequence[Structure], cache: FeatureCache) -> Array:
             graphs = [network.graph(s, cache) for s in structures]
             return evaluate(network, graphs, device).double().numpy()
@@ -133,6 +128,7 @@ class PaperVariant:
 
 def run_papers(
     variants: Sequence[PaperVariant],
+    ours: EnsembleVariant,
     table: TensorTable,
     numbers: Sequence[int],
     parts: Sequence[str],
@@ -140,26 +136,40 @@ def run_papers(
     cards: Path,
     note: Note,
     *,
+    train_ours: bool = False,
     tail: bool = False,
 ) -> None:
     """Train what has no result in ``work`` yet, and write the card of a model after each network.
 
     All models have split and part behind them before the next part, or split, begins. What a card
-    that lies there says of other splits stays in it. Where predictions of ours lie in ``work``,
-    ours gets cards beside them.
+    that lies there says of other splits stays in it.
+
+    Parameters
+    ----------
+    ours
+        Our model, which learns all parts at once and has no budget. Where ``work`` holds its
+        predictions, it gets cards beside the others, and they are compared with it.
+    train_ours
+        Also train ours where predictions of it are missing, before the others.
 
     Raises
     ------
     UserError
-        Results in ``work`` are of other data or another budget; before anything is trained.
+        Results in ``work`` are of other data or another budget, or pretrained weights are missing;
+        before anything is trained.
     """
     for variant in variants:
+        require_pretrained(variant.name, variant.cache.root)
         done_splits(variant.name, variant, table, work)
-    if variants and any((work / OURS).glob("split-*.npz")):
-        cache, place = variants[0].cache, cards / f"{OURS}.yaml"
-        ours = splits_card(OURS, variants_of(cache)[OURS], table, work, None)
-        ours["measured"] = _measured_once(table, cache, work / OURS / "measured.json")
-        write_card(place, continued(ours, place))
+    if train_ours:
+        run_splits(OURS, ours, table, numbers, work, note)
+    if done_splits(OURS, ours, table, work):
+        place = cards / f"{OURS}.yaml"
+        card = splits_card(OURS, ours, table, work, None)
+        card["measured"] = _measured_once(table, ours.cache, work / OURS / "measured.json")
+        write_card(place, continued(card, place))
+    else:
+        note(f"{work} has no predictions of {OURS} to compare with: --models {OURS} makes them.")
     for number in numbers:
         split = published_split(table.material_ids, number)
         for part in parts:
@@ -176,9 +186,8 @@ def run_papers(
                 place = cards / f"{variant.name}.yaml"
                 write_card(place, continued(paper_card(variant, table, work), place))
     for merit in TAIL_MERITS if tail else ():
-        if variants and (work / OURS / f"tail-{merit}.npz").exists():
-            own = variants_of(variants[0].cache)[OURS]
-            card = run_tail(OURS, own, table, merit, work, note)
+        if train_ours or (work / OURS / f"tail-{merit}.npz").exists():
+            card = run_tail(OURS, ours, table, merit, work, note)
             write_card(cards / f"{OURS}-tail-{merit}.yaml", card)
         for variant in variants:
             card = run_tail(variant.name, variant, table, merit, work, note)
@@ -192,24 +201,21 @@ def paper_card(variant: PaperVariant, table: TensorTable, work: Path) -> dict[st
 
 
 def _measured_once(table: TensorTable, cache: FeatureCache, path: Path) -> dict[str, Any]:
-    """Violations, parameters and throughput of the ensemble that comes along."""
-    if path.exists():
-        return dict(json.loads(path.read_text()))
+    """Violations, parameters and throughput of the ensemble that comes along, force constants
+    included."""
+    if path.exists() and RATE in (before := json.loads(path.read_text())):
+        return dict(before)
     ensemble = shipped()
     rows = published_split(table.material_ids, 1).test
-    structures = [table.known[i].material.structure for i in rows]
+    force_constants = functools.cache(ForceConstantCache.beside)
 
     def predict(crystals: Sequence[Structure], own: FeatureCache) -> Array:
-        return ensemble.predict(crystals, "PBE", own).central("static")
+        found = ensemble.predict(crystals, "PBE", own, force_constants=force_constants(own))
+        return found.central("static")
 
-    cache.reduced(structures)
-    start = time.process_time()
-    predict(structures, cache)
-    rate = len(rows) / (time.process_time() - start)
     found = {
         "parameters": sum(p.numel() for p in ensemble.readout.parameters()),
-        "materials_per_cpu_second": round(rate, 1),
-        "violations": measured(predict, structures, cache),
+        **measured(predict, [table.known[i].material.structure for i in rows], cache),
     }
     atomic_write(path, json.dumps(found))
     return found

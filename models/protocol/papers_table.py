@@ -14,9 +14,15 @@ from models.protocol.benchmark import BY_SYSTEM, SYSTEMS
 from models.protocol.card import read_card
 from models.protocol.continued import compared_on
 from models.protocol.summary import extremes_table
+from models.protocol.violations import RATE
 
 STUDIED = ("layer", "random", "1-layer")
 """How the options begin that the papers' studies of layers are about."""
+STORED = (
+    "† With the encoder's features on disk, and ours without the force constants that its errors "
+    "are with; the other models' figures include making their graphs."
+)
+"""What is to be known of older cards' throughputs."""
 LABELS = {"mae_9": "MAE(9)", "mae_6": "MAE(6)"}
 Card = dict[str, Any]
 
@@ -43,13 +49,13 @@ def tables(directory: Path) -> str:
         for metric in BY_SYSTEM
         for table in system_tables(cards, part, metric)
     ]
-    if len(cards) < len(every):
-        found.append(study_table(every))
+    if study := study_table(every):
+        found.append(study)
     tails = [read_card(path) for path in directory.glob("*-tail-*.yaml")]
     last = [tail_table(tails)] if tails else []
     if (path := directory / "refractive.yaml").exists():
         last.append(refractive_table(read_card(path)["models"]))
-    return "\n\n".join([_budgets(cards), *found, facts_table(every), *last])
+    return "\n\n".join(filter(None, [_budgets(every), *found, facts_table(every), *last]))
 
 
 def is_study(name: str, cards: Collection[str]) -> bool:
@@ -61,31 +67,46 @@ def is_study(name: str, cards: Collection[str]) -> bool:
 
 
 def study_table(cards: dict[str, Card]) -> str:
-    """Static errors of models with other layers, each family on the splits that it shares."""
+    """Static errors of models with other layers, each family on the splits that it shares.
+
+    A family without a split in common is shown each on its own; nothing where no other layers have
+    been run.
+    """
     lines = [
         "| layers | " + " | ".join(LABELS.values()) + " | CPU s | passes | splits |",
         "|---" * (len(LABELS) + 4) + "|",
     ]
     bases = {name: parse(name).base for name in cards if is_study(name, cards)}
-    for base in dict.fromkeys(bases.values()):
-        family = {n: c for n, c in cards.items() if base in (n, bases.get(n))}
-        splits = common_splits(family, "static")
+    static = _with_part(cards, "static")
+    for base in dict.fromkeys(bases[name] for name in static if name in bases):
+        family = {n: c for n, c in static.items() if base in (n, bases.get(n))}
+        common = common_splits(family, "static")
         for name, card in family.items():
-            run = card["figures"]["static"]["runs"][0]
+            splits, run = common or _splits(card, "static"), card["figures"]["static"]["runs"][0]
             values = (values_on(card, "static", metric, "all", splits) for metric in LABELS)
             cells = [name, *(f"{np.mean(own):.3f}" for own in values), f"{run['cpu_seconds']:.0f}"]
             cells += [str(run["epochs"]), ", ".join(str(n) for n in splits)]
             lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _budgets(cards: dict[str, Card]) -> str:
     """What the published models were given."""
-    given = sorted({str(_seconds(c)) for name, c in cards.items() if name != OURS})
-    hardware = sorted({str(c["hardware"]) for c in cards.values()})
-    return (
-        f"Budget of each published network: {' or '.join(given)} CPU seconds of one thread "
-        f"({'; '.join(hardware)}), the same for all."
+    given: dict[str, list[str]] = {}
+    for name, card in cards.items():
+        if name != OURS:
+            given.setdefault(_seconds(card), []).append(name)
+    machines = dict.fromkeys(h for c in cards.values() for h in str(c["hardware"]).split("; "))
+    where = f"CPU seconds, all threads together ({'; '.join(sorted(machines))})"
+    if len(given) > 1:
+        each = "; ".join(f"{seconds} for {', '.join(names)}" for seconds, names in given.items())
+        return (
+            "Budgets of the published networks differ, so that their errors cannot be compared, in "
+            f"{where}: {each}."
+        )
+    return "".join(
+        f"Budget of each published network: {seconds} {where}, the same for all."
+        for seconds in given
     )
 
 
@@ -168,8 +189,9 @@ def _cells(values: list[list[float]]) -> list[str]:
 def facts_table(cards: dict[str, Card]) -> str:
     """What a model takes, what it violates, and ours minus it on the same test materials."""
     lines = [
-        "| model | parameters | training (CPU s) | passes | crystals per CPU s | turned "
-        "| other cell | point group | static MAE(9): this − ours (95 %) | on splits |",
+        "| model | parameters | training (CPU s) alone | passes "
+        "| crystals per CPU s | turned | other cell | point group "
+        "| static MAE(9): this − ours (95 %) | on splits |",
         "|---" * 10 + "|",
     ]
     for name, card in cards.items():
@@ -185,13 +207,22 @@ def facts_table(cards: dict[str, Card]) -> str:
         seconds = card["training_cpu_seconds"] if runs is None else facts["cpu_seconds"]
         cells = [
             name, f"{facts['parameters']:,}", f"{seconds:.0f}", str(facts.get("epochs", "–")),
-            f"{facts['materials_per_cpu_second']:.0f}",
+            _throughput(name, facts),
             *(f"{v[k][0]:.0e}, {v[k][1]:.0e}" for k in ("rotation", "cell", "point_group")),
             compared,
             "–" if difference is None else ", ".join(str(n) for n in compared_on(card, "static")),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    table = "\n".join(lines)
+    return f"{table}\n\n{STORED}" if "†" in table else table
+
+
+def _throughput(name: str, facts: Card) -> str:
+    """Crystals per CPU second; with a mark where the figure leaves a part of the work out."""
+    if RATE in facts:
+        return f"{facts[RATE]:.3g}"
+    marked = name == OURS or parse(name).base.startswith("dtnet")
+    return f"{facts['materials_per_cpu_second']:.0f}{' †' if marked else ''}"
 
 
 def tail_table(cards: list[Card]) -> str:

@@ -96,8 +96,6 @@ def run_fold(
     graphs = graphs_of(name, [k.material.structure for k in table.known], cache)
     means = torch.as_tensor(table.indices**2, dtype=torch.get_default_dtype())
     device = resolve_device("auto")
-    # GoeCTP's sums round otherwise where ours was trained before, which asks for it.
-    torch.use_deterministic_algorithms(False)
     network, _ = fitted(
         name, cache, graphs, means, rest[parts != 0], rest[parts == 0], budget, fold, device
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -197,18 +197,23 @@ def _element(symbol: str) -> list[float]:
     return [float(n) if n is not None and np.isfinite(float(n)) else 0.0 for n in numbers]
 
 
+def ours(cache: FeatureCache, progress: NamedProgress | None = None) -> EnsembleVariant:
+    """Our model as it comes, trained on whole tensors."""
+    return EnsembleVariant(ModelSettings(encoder=cache.encoder_name), cache, progress)
+
+
 def variants(cache: FeatureCache, progress: NamedProgress | None = None) -> dict[str, Variant]:
     """Every predictor that ``screen benchmark`` knows, by name."""
-    ours = ModelSettings(encoder=cache.encoder_name)
+    plain = ours(cache, progress)
 
-    def changed(with_means: bool = False, **values: Any) -> EnsembleVariant:
-        return EnsembleVariant(ours.model_copy(update=values), cache, progress, with_means)
+    def changed(**values: Any) -> EnsembleVariant:
+        return replace(plain, settings=plain.settings.model_copy(update=values))
 
     return {
         "median": median,
         "composition": composition,
         "direct": changed(band_gap=False, physics_effort=0),
         "direct-gap": changed(physics_effort=0),
-        "physics": changed(),
-        "means": changed(with_means=True),
+        "physics": plain,
+        "means": replace(plain, with_means=True),
     }

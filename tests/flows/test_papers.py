@@ -48,6 +48,7 @@ def test_a_campaign_with_dtnet(screen: Any, quick: str, tmp_path: Path) -> None:
         ("run --model alignn", "no model 'alignn'"),
         ("train known.parquet -o out --model alignn", "no model 'alignn'"),
         ("benchmark --models alignn", "no model 'alignn'"),
+        ("benchmark --models physics,dtnet --data nowhere", "dielectric_tensors.parquet"),
         ("benchmark median --models dtnet", "not both"),
         ("benchmark --models dtnet --parts imaginary", "--parts imaginary"),
         ("benchmark --models dtnet --splits 6", "--splits 6"),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from models.protocol.card import write_card
 from models.protocol.papers_table import (
+    facts_table,
     is_study,
     refractive_table,
     study_table,
     system_tables,
+    tables,
     tail_table,
 )
 
@@ -78,21 +82,23 @@ def test_refractive_indices_of_as_many_folds_as_there_are() -> None:
     ]
 
 
-def test_layers_are_compared_on_the_splits_that_a_family_shares() -> None:
-    def run(name: str, **by_split: float) -> dict[str, Any]:
-        made = card(**by_split)
-        static = made["figures"]["static"]
-        static["systems"]["all"]["mae_6"] = [2 * e for e in by_split.values()]
-        static["runs"] = [{"cpu_seconds": 600.4, "epochs": 63}]
-        return made
+def run(**by_split: float) -> dict[str, Any]:
+    """The same with what the table of layers tells."""
+    made = card(**by_split)
+    static = made["figures"]["static"]
+    static["systems"]["all"]["mae_6"] = [2 * e for e in by_split.values()]
+    static["runs"] = [{"cpu_seconds": 600.4, "epochs": 63}]
+    return made
 
+
+def test_layers_are_compared_on_the_splits_that_a_family_shares() -> None:
     cards = {
-        "dtnet": run("dtnet", s1=2.0, s2=8.0),
-        "dtnet+layer-0": run("dtnet+layer-0", s1=3.0),
-        "dtnet+random": run("dtnet+random", s1=4.0),
-        "goectp-icom": run("goectp-icom", s1=5.0),
-        "goectp-icom+pretrained": run("goectp-icom+pretrained", s1=6.0),
-        "goectp-icom+1-layer": run("goectp-icom+1-layer", s1=7.0),
+        "dtnet": run(s1=2.0, s2=8.0),
+        "dtnet+layer-0": run(s1=3.0),
+        "dtnet+random": run(s1=4.0),
+        "goectp-icom": run(s1=5.0),
+        "goectp-icom+pretrained": run(s1=6.0),
+        "goectp-icom+1-layer": run(s1=7.0),
         "physics": {"figures": {}},
     }
     assert [name for name in cards if is_study(name, cards)] == [
@@ -106,3 +112,55 @@ def test_layers_are_compared_on_the_splits_that_a_family_shares() -> None:
         "| goectp-icom+1-layer | 7.000 | 14.000 | 600 | 63 | 1 |",
     ]
     assert not is_study("goectp+1-layer", cards), "nothing to compare it with"
+
+
+def test_layers_without_the_static_part_or_without_a_split_in_common() -> None:
+    cards = {
+        "dtnet": run(s1=2.0),
+        "dtnet+layer-0": run(s2=3.0),
+        "dtnet+layer-1": {"figures": {"ionic": {}}},
+        "goectp": {"figures": {"ionic": {}}},
+        "goectp+1-layer": run(s3=5.0),
+    }
+    assert study_table(cards).splitlines()[2:] == [
+        "| dtnet | 2.000 | 4.000 | 600 | 63 | 1 |",
+        "| dtnet+layer-0 | 3.000 | 6.000 | 600 | 63 | 2 |",
+        "| goectp+1-layer | 5.000 | 10.000 | 600 | 63 | 3 |",
+    ]
+    del cards["goectp+1-layer"], cards["dtnet+layer-0"]
+    assert study_table(cards) == ""
+
+
+def facts(**rate: float) -> dict[str, Any]:
+    """A card with what the table of facts tells."""
+    violations = {key: [0.0, 0.0] for key in ("rotation", "cell", "point_group")}
+    own = {"parameters": 9, "cpu_seconds": 60.0, "epochs": 3, "violations": violations, **rate}
+    return {"figures": {"static": {"runs": [own]}}, "hardware": "A; B"}
+
+
+def test_throughputs_of_crystals_whose_features_lay_on_disk_are_marked() -> None:
+    old = facts(materials_per_cpu_second=385.2)
+    cards = {"dtnet+layer-0": old, "painn": old, "dtnet": facts(screened_per_cpu_second=5.31)}
+    table, note = facts_table(cards).split("\n\n")
+    assert [row.split(" | ")[4] for row in table.splitlines()[2:]] == ["385 †", "385", "5.31"]
+    assert note.startswith("† With the encoder's features on disk")
+    assert "†" not in facts_table({"painn": old})
+
+
+def test_budgets_are_called_the_same_only_where_they_are(tmp_path: Path) -> None:
+    def write(name: str, seconds: float | None) -> str:
+        own = {"variant": name, "budget": {"cpu_seconds_per_network": seconds}, **facts(**rate)}
+        del own["figures"]["static"]
+        write_card(tmp_path / f"{name}.yaml", own)
+        return tables(tmp_path).splitlines()[0]
+
+    rate = {"screened_per_cpu_second": 1.0}
+    assert write("physics", None).startswith("| model |"), "there is no published network"
+    assert write("dtnet", 600.0) == (
+        "Budget of each published network: 600 CPU seconds, all threads together (A; B), the same "
+        "for all."
+    )
+    assert write("painn", None) == (
+        "Budgets of the published networks differ, so that their errors cannot be compared, in CPU "
+        "seconds, all threads together (A; B): 600 for dtnet; unlimited for painn."
+    )
