@@ -301,6 +301,8 @@ def pretrain(
             network, frame, Budget(budget), seed, resolve_device("auto"),
             lambda done, total: progress("pretraining", done, total),
         )  # fmt: skip
+    if left_out := facts["rows_left_out"]:
+        typer.echo(f"{left_out} rows without a finite formation energy left out.")
     place = save_pretrained(network, choice, cache.root, facts)
     typer.echo(f"Pretrained on {facts['crystals']} crystals: {facts}; the weights are in {place}.")
 

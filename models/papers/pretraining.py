@@ -83,21 +83,29 @@ def pretrain(
 ) -> dict[str, Any]:
     """Fit a GoeCTP network's energy output to formation energies (eV/atom).
 
-    Columns of ``frame``: ``COLUMNS``; lengths in Å, angles in degrees, positions fractional.
+    Columns of ``frame``: ``COLUMNS``; lengths in Å, angles in degrees, positions fractional. Rows
+    without a finite energy are left out and counted in ``rows_left_out``.
 
     Raises
     ------
     UserError
-        The table lacks a column, or has too few crystals.
+        The table lacks a column, names an element that does not exist, or has too few crystals.
     """
+    import pandas as pd
+
     missing = [column for column in COLUMNS if column not in frame]
     if missing:
         raise UserError(f"The table for pretraining has no column '{missing[0]}'.")
-    small = frame[[len(species) <= MOST_ATOMS for species in frame["species"]]]
+    energy = pd.to_numeric(frame["formation_energy_per_atom"], errors="coerce")
+    usable = frame.assign(formation_energy_per_atom=energy)[np.isfinite(energy)]
+    small = usable[[len(species) <= MOST_ATOMS for species in usable["species"]]]
     chosen = small.sample(min(len(small), MOST_CRYSTALS), random_state=seed)
     n_validation = min(LARGEST_VALIDATION, round(VALIDATION * len(chosen)))
     if n_validation < 1:
-        raise UserError(f"The table for pretraining has only {len(chosen)} small crystals.")
+        raise UserError(
+            f"The table for pretraining has only {len(chosen)} crystals of up to {MOST_ATOMS} "
+            "atoms with a formation energy."
+        )
     graphs = []
     for done, (cell, species, frac) in enumerate(
         zip(chosen["cell"], chosen["species"], chosen["frac"], strict=True)
@@ -113,7 +121,12 @@ def pretrain(
         device, progress, network.energies,
     )  # fmt: skip
     spread = float((energies[:n_validation] - mean).abs().mean())
-    return {"crystals": len(graphs) - n_validation, "mean_deviation": round(spread, 4), **facts}
+    return {
+        "crystals": len(graphs) - n_validation,
+        "rows_left_out": len(frame) - len(usable),
+        "mean_deviation": round(spread, 4),
+        **facts,
+    }
 
 
 def save_pretrained(
@@ -134,5 +147,8 @@ def _cell(cell: Any, species: Any, frac: Any) -> Cell:
     from pymatgen.core import Element, Lattice
 
     lattice = Lattice.from_parameters(*(float(x) for x in cell)).matrix
+    unknown = [str(symbol) for symbol in species if not Element.is_valid_symbol(str(symbol))]
+    if unknown:
+        raise UserError(f"The table for pretraining has '{unknown[0]}', which is no element.")
     numbers = np.array([Element(str(symbol)).Z for symbol in species], dtype=np.int64)
     return np.array(lattice), np.asarray(frac, dtype=float).reshape(-1, 3), numbers

@@ -27,6 +27,8 @@ NAMES = ("baddeleyite", "rutile", "quartz", "SrTiO3")
 EXACT = 1e-9
 STEPS = 40
 HALF_PRECISION = 1e-3
+FELT = 1e-6
+"""Gradients of parameters that change nothing are rounding errors, 1e-17."""
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -149,12 +151,18 @@ def test_every_parameter_learns(
     name: str, made: Callable[[str], PaperNetwork], cache: FeatureCache, chosen: list[Any]
 ) -> None:
     network = made(name).train()
-    batch = Batch.from_data_list([network.graph(crystal, cache) for crystal in chosen])
+    graphs = [network.graph(crystal, cache) for crystal in chosen]
+    network.prepare(graphs)
+    batch = Batch.from_data_list(graphs)
     target = torch.randn(len(chosen), 3, 3, generator=torch.Generator().manual_seed(1))
     (network(batch) - target).square().sum().backward()
-    idle = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.any()]
-    # Pretraining's output; and a bias before a batch norm, which takes any constant away.
-    assert all(key.startswith("energy") for key in idle), idle
+    largest = {
+        key: 0.0 if p.grad is None else float(p.grad.abs().max())
+        for key, p in network.named_parameters()
+        if not key.startswith("energy")  # pretraining's output
+    }
+    idle = {key: size for key, size in largest.items() if not FELT < size < np.inf}
+    assert largest and not idle
 
 
 @pytest.mark.parametrize("name", (*GRAPH, *FEATURES))

@@ -186,3 +186,29 @@ def test_pretraining_is_taken_up(
         assert torch.equal(fresh.state_dict()[key], value)
     with pytest.raises(UserError, match="no column 'species'"):
         pretrain(network, frame.drop(columns="species"), Budget(), 0, torch.device("cpu"))
+
+
+def test_rows_without_an_energy_are_left_out_of_pretraining(
+    builtin: list[KnownMaterial], cache: FeatureCache
+) -> None:
+    network: Any = build("goectp+1-layer", cache.encoder.layout)
+    frame = energies(builtin).astype({"formation_energy_per_atom": object})
+    frame.loc[[1, 4, 7], "formation_energy_per_atom"] = [np.nan, None, "unknown"]
+    facts = pretrain(network, frame, Budget(epochs=1), 0, torch.device("cpu"))
+    assert facts["rows_left_out"] == 3
+    assert facts["crystals"] == len(builtin) - 3 - 2
+    assert np.isfinite(facts["validation_mae"])
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+    frame.at[0, "species"] = ["Xx", "O"]
+    with pytest.raises(UserError, match="'Xx', which is no element"):
+        pretrain(network, frame, Budget(epochs=1), 0, torch.device("cpu"))
+
+
+def test_missing_pretrained_weights_are_noticed_before_graphs_are_made(
+    builtin: list[KnownMaterial], tmp_path: Path
+) -> None:
+    cache = FeatureCache("7net-0", tmp_path)
+    settings = ModelSettings(name="goectp+pretrained", encoder="7net-0", device="cpu")
+    with pytest.raises(UserError, match="no pretrained weights of goectp"):
+        fit(builtin, settings, 0, cache)
+    assert cache._encoder is None and not list(tmp_path.iterdir())
