@@ -91,11 +91,14 @@ def check_origin(path: Path, made: dict[str, Any] | None, wanted: dict[str, Any]
     """
     other = [key for key, value in wanted.items() if made is None or made.get(key) != value]
     if other:
-        what = "does not tell" if made is None else "is of another"
         names = " and ".join(ORIGIN.get(key, key) for key in other)
+        what = (
+            f"does not tell its {names}"
+            if made is None
+            else f"differs in {names} from what is asked for"
+        )
         raise UserError(
-            f"{path} {what} {names}; delete it to have it made again, or name another folder with "
-            "--work."
+            f"{path} {what}; delete it to have it made again, or name another folder with --work."
         )
 
 

@@ -2,17 +2,15 @@
 
 The labels are n = √(mean eigenvalue of ε∞). Matbench's own table is not here; on a table of mean
 permittivities the same procedure gives figures that can be compared among models, not with its
-leaderboard. :func:`matbench_record` writes predictions for the original folds as Matbench reads
-them.
+leaderboard. Who has the original goes on with :mod:`models.protocol.matbench`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,22 +23,24 @@ from models.ensemble import resolve_device
 from models.fitting import composition_of, fit, folds_of
 from models.papers.fitting import fitted, graphs_of
 from models.papers.names import OURS
+from models.papers.pretraining import require_pretrained
 from models.papers.training import Budget, evaluate
+from models.protocol.benchmark import check_origin
+from models.protocol.card import hardware, read_card, write_card
 from models.settings import ModelSettings
 from screening.errors import UserError
-from screening.io import atomic_path, atomic_write
+from screening.io import atomic_path
 from screening.material import KnownMaterial, Material
 from screening.tensors import DielectricTensors, mean_permittivity
 
 if TYPE_CHECKING:
     import pandas as pd
+    from pymatgen.core import Structure
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 N_FOLDS = 5
-MATBENCH_VERSION = "0.6"
-"""Of the package whose record format this is."""
 SEED = 18012019
 """Matbench's, for the shuffling of its folds."""
 VALIDATION = 0.1
@@ -49,14 +49,29 @@ VALIDATION = 0.1
 
 @dataclass(frozen=True)
 class IndexTable:
-    """Crystals with known mean ε∞; tensors of ``known`` are isotropic stand-ins of that mean."""
+    """Crystals with known mean ε∞.
+
+    Attributes
+    ----------
+    known
+        Their tensors are isotropic stand-ins of the mean.
+    indices
+        n = √mean, (n,).
+    folds
+        Number of the fold of each crystal, 0 to 4, (n,).
+    digest
+        Of the file, as :func:`models.protocol.table.digest_of` gives it.
+    """
 
     known: list[KnownMaterial]
     indices: Array
+    folds: Indices
+    digest: str
 
     @classmethod
-    def of(cls, frame: pd.DataFrame) -> IndexTable:
-        """From columns ``material_id``, ``structure`` and ``mean_eps_electronic``.
+    def of(cls, frame: pd.DataFrame, digest: str = "") -> IndexTable:
+        """From columns ``material_id``, ``structure`` and ``mean_eps_electronic``; the folds are
+        of whole compositions.
 
         Raises
         ------
@@ -68,20 +83,25 @@ class IndexTable:
         for column in ("material_id", "structure", "mean_eps_electronic"):
             if column not in frame:
                 raise UserError(f"The table of mean permittivities has no column '{column}'.")
-        known, indices = [], []
-        for row in frame.to_dict("records"):
-            mean = float(row["mean_eps_electronic"])
-            structure = Structure.from_dict(json.loads(row["structure"]))
-            material = Material(str(row["material_id"]), structure)
-            tensors = DielectricTensors(electronic=mean * np.eye(3), ionic=None)
-            known.append(KnownMaterial(material, tensors, "PBE"))
-            indices.append(np.sqrt(mean))
-        return cls(known, np.array(indices))
+        structures = [Structure.from_dict(json.loads(text)) for text in frame["structure"]]
+        means = frame["mean_eps_electronic"].to_numpy(dtype=float)
+        known = stand_ins([str(name) for name in frame["material_id"]], structures, means)
+        folds = folds_of([composition_of(k) for k in known], N_FOLDS, SEED)
+        return cls(known, np.sqrt(means), folds, digest)
 
-    @property
-    def folds(self) -> Indices:
-        """Number of the fold of each crystal, whole compositions at a time."""
-        return folds_of([composition_of(k) for k in self.known], N_FOLDS, SEED)
+
+def stand_ins(
+    names: Sequence[str], structures: Sequence[Structure], means: Array
+) -> list[KnownMaterial]:
+    """Crystals whose electronic tensors are isotropic, of the given means."""
+    return [
+        KnownMaterial(
+            Material(name, structure),
+            DielectricTensors(electronic=mean * np.eye(3), ionic=None),
+            "PBE",
+        )
+        for name, structure, mean in zip(names, structures, means.tolist(), strict=True)
+    ]
 
 
 def run_fold(
@@ -103,9 +123,12 @@ def run_fold(
     return test, np.asarray(np.sqrt(np.maximum(found, 1.0)))
 
 
+def _settings(cache: FeatureCache) -> ModelSettings:
+    return ModelSettings(encoder=cache.encoder_name, physics_effort=0)
+
+
 def _ours(table: IndexTable, rest: Indices, test: Indices, fold: int, cache: FeatureCache) -> Array:
-    settings = ModelSettings(encoder=cache.encoder_name, physics_effort=0)
-    ensemble = fit([table.known[i] for i in rest], settings, fold, cache)
+    ensemble = fit([table.known[i] for i in rest], _settings(cache), fold, cache)
     crystals = [table.known[i].material.structure for i in test]
     gaps = [table.known[i].material.band_gap for i in test]
     prediction = ensemble.predict(crystals, "PBE", cache, None, gaps)
@@ -121,25 +144,114 @@ def run_folds(
     note: Callable[[str], None],
     folds: Sequence[int] = range(N_FOLDS),
 ) -> dict[str, Any]:
-    """Run the folds that have no result in ``work`` yet; scores of all that are there."""
+    """Run the folds that have no result in ``work`` yet; scores of all that are there.
+
+    Each fold tells what it took, in wall and CPU seconds, from the table to the predictions. Ours
+    has no budget.
+
+    Raises
+    ------
+    UserError
+        Results in ``work`` are of other data or another budget, or pretrained weights are missing;
+        before anything is trained.
+    """
+    budget = Budget() if name == OURS else budget
+    made: dict[str, Any] = {"sha256": table.digest, "budget": budget.to_dict()}
+    if name == OURS:
+        made["settings"] = _settings(cache).model_dump()
+    else:
+        require_pretrained(name, cache.root)
+    done = {fold for fold in range(N_FOLDS) if load_fold(name, work, fold, made) is not None}
     scored: dict[int, dict[str, float]] = {}
-    for fold in range(N_FOLDS):
-        path = work / name / f"refractive-fold-{fold}.npz"
-        if not path.exists():
-            if fold not in folds:
-                continue
+    machines: list[str] = []
+    for fold in sorted(done | set(folds)):
+        if fold not in done:
+            wall, cpu = time.perf_counter(), time.process_time()
             rows, found = run_fold(name, table, fold, cache, budget)
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, rows=rows, found=found)
-        with np.load(path) as data:
-            scored[fold] = scores(data["found"], table.indices[data["rows"]])
+            facts: dict[str, Any] = {
+                "made": made, "hardware": hardware(),
+                "seconds": round(time.perf_counter() - wall, 1),
+                "cpu_seconds": round(time.process_time() - cpu, 1),
+            }  # fmt: skip
+            with atomic_path(_path(name, work, fold)) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, rows=rows, found=found, rest=np.array(json.dumps(facts)))
+        loaded = load_fold(name, work, fold, made)
+        assert loaded is not None
+        rows, found, facts = loaded
+        took = {key: facts[key] for key in ("seconds", "cpu_seconds")}
+        scored[fold] = {**scores(found, table.indices[rows]), **took}
+        machines.append(facts["hardware"])
         note(f"{name}, refractive index, fold {fold}: {scored[fold]}")
-    errors = [s["mae"] for s in scored.values()]
+    return _entry(budget.to_dict(), machines, scored)
+
+
+def _path(name: str, work: Path, fold: int) -> Path:
+    return work / name / f"refractive-fold-{fold}.npz"
+
+
+def load_fold(
+    name: str, work: Path, fold: int, wanted: dict[str, Any]
+) -> tuple[Indices, Array, dict[str, Any]] | None:
+    """Rows of a fold, their predicted n and what else is told of it; None where it is not done.
+
+    Raises
+    ------
+    UserError
+        It was made from other data, or with another budget or other settings, than ``wanted``.
+    """
+    path = _path(name, work, fold)
+    if not path.exists():
+        return None
+    with np.load(path) as data:
+        rest = json.loads(str(data["rest"])) if "rest" in data.files else {}
+        check_origin(path, rest.get("made"), wanted)
+        return data["rows"], data["found"], rest
+
+
+def _entry(
+    budget: dict[str, Any], machines: Sequence[str], folds: dict[int, dict[str, float]]
+) -> dict[str, Any]:
+    errors = [folds[fold]["mae"] for fold in sorted(folds)]
     return {
-        "folds": scored,
+        "budget": budget,
+        "hardware": "; ".join(dict.fromkeys(machines)),
+        "folds": {fold: folds[fold] for fold in sorted(folds)},
         "mae": round(float(np.mean(errors)), 4),
         "sd": round(float(np.std(errors, ddof=1)), 4) if len(errors) > 1 else None,
     }
+
+
+def write_scores(path: Path, name: str, entry: dict[str, Any], data: dict[str, Any]) -> None:
+    """Put what :func:`run_folds` gives into the card at ``path``.
+
+    The card's folds whose predictions are gone stay, if they had the same budget.
+
+    Parameters
+    ----------
+    data
+        ``file``, ``rows`` and ``sha256`` of the table.
+
+    Raises
+    ------
+    UserError
+        The card there is of other data.
+    """
+    card = read_card(path) if path.exists() else {"data": data, "models": {}}
+    # An older card has no digest, and none is made up for it.
+    if any(data[key] != value for key, value in card["data"].items()):
+        raise UserError(f"{path} is of other data; name another folder with --cards.")
+    earlier = card["models"].get(name)
+    if earlier is not None and earlier["budget"] == entry["budget"]:
+        machines = [*earlier["hardware"].split("; "), *entry["hardware"].split("; ")]
+        entry = _entry(entry["budget"], machines, {**earlier["folds"], **entry["folds"]})
+    write_card(
+        path,
+        {
+            "protocol": "refractive index, 5 folds by composition, fresh model per fold",
+            "data": card["data"],
+            "models": {**card["models"], name: entry},
+        },
+    )
 
 
 def scores(found: Array, true: Array) -> dict[str, float]:
@@ -151,68 +263,3 @@ def scores(found: Array, true: Array) -> dict[str, float]:
         "mape": float((error / np.abs(true)).mean()),
         "max_error": float(error.max()),
     }
-
-
-def matbench_record(
-    predictions: Sequence[dict[str, float]],
-    true: dict[str, float],
-    path: Path,
-    parameters: dict[str, Any] | None = None,
-) -> None:
-    """Write the record of Matbench's task ``matbench_dielectric``.
-
-    Parameters
-    ----------
-    predictions
-        One mapping per fold of the original data, in its order: its index (``mb-dielectric-0001``)
-        → predicted n.
-    true
-        Index → n.
-    path
-        A ``.json`` file.
-
-    Raises
-    ------
-    UserError
-        Not five folds, a crystal in two of them or without a label, or a prediction that is no
-        finite number.
-    """
-    if len(predictions) != N_FOLDS:
-        raise UserError(f"Matbench has {N_FOLDS} folds, not {len(predictions)}; predict them all.")
-    seen: set[str] = set()
-    results = {}
-    for number, fold in enumerate(predictions):
-        if twice := seen & fold.keys():
-            raise UserError(f"{min(twice)} is in two folds; each crystal is tested once.")
-        seen |= fold.keys()
-        if strangers := fold.keys() - true.keys():
-            raise UserError(f"There is no label of {min(strangers)} in fold {number}.")
-        bad = [index for index, value in fold.items() if not np.isfinite(value)]
-        if bad:
-            raise UserError(f"The prediction for {bad[0]} in fold {number} is no finite number.")
-        keys = list(fold)
-        values = [np.array([source[k] for k in keys]) for source in (fold, true)]
-        results[f"fold_{number}"] = {
-            "data": {k: float(fold[k]) for k in keys},
-            "parameters": parameters or {},
-            "scores": scores(values[0], values[1]),
-        }
-    task = {
-        "@module": "matbench.task",
-        "@class": "MatbenchTask",
-        "benchmark_name": "matbench_v0.1",
-        "dataset_name": "matbench_dielectric",
-        "results": results,
-    }
-    record = {
-        "@module": "matbench.bench",
-        "@class": "MatbenchBenchmark",
-        "version": MATBENCH_VERSION,
-        "benchmark_name": "matbench_v0.1",
-        "tasks": {"matbench_dielectric": task},
-        "user_metadata": {},
-        "datestamp": datetime.now(UTC).strftime("%Y.%m.%d %H:%M.%S"),
-    }
-    content = json.dumps(record, sort_keys=True)
-    record["hash"] = hashlib.sha256(content.encode()).hexdigest()
-    atomic_write(path, json.dumps(record))

@@ -98,12 +98,13 @@ class TensorTable:
             np.stack([missing if (e := k.tensors.ionic) is None else e for k in known]),
             [composition_of(k) for k in known],
             [systems[(k.material.material_id, k.functional)] for k in known],
-            _digest(path),
+            digest_of(path),
             len(refused),
             () if means is None else tuple(usable_from_frame(read_frame(means), str(means))[0]),
-            "" if means is None else _digest(means),
+            "" if means is None else digest_of(means),
         )
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """First 16 hexadecimal digits of a file's SHA-256."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,10 +1,10 @@
-"""The refractive-index protocol: folds, fresh models, and Matbench's record."""
+"""The refractive-index protocol: folds, fresh models, and their card."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,15 +12,22 @@ import pytest
 
 from models.cache import FeatureCache
 from models.papers.training import Budget
+from models.protocol.card import hardware, read_card
 from models.protocol.refractive import (
     N_FOLDS,
     IndexTable,
-    matbench_record,
     run_folds,
     scores,
+    write_scores,
 )
 from screening.errors import UserError
 from screening.material import KnownMaterial
+
+NAME = "goectp+1-layer"
+
+
+def quietly(_: str) -> None:
+    pass
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +56,11 @@ def test_folds_are_run_once(frame: pd.DataFrame, cache: FeatureCache, tmp_path: 
     table = IndexTable.of(frame)
     said: list[str] = []
     budget = Budget(epochs=2)
-    first = run_folds("goectp+1-layer", table, cache, budget, tmp_path, said.append, [0])
+    first = run_folds(NAME, table, cache, budget, tmp_path, said.append, [0])
     assert list(first["folds"]) == [0] and first["sd"] is None
-    path = tmp_path / "goectp+1-layer" / "refractive-fold-0.npz"
+    path = tmp_path / NAME / "refractive-fold-0.npz"
     before = path.stat().st_mtime_ns
-    both = run_folds("goectp+1-layer", table, cache, budget, tmp_path, said.append, [0, 3])
+    both = run_folds(NAME, table, cache, budget, tmp_path, said.append, [0, 3])
     assert list(both["folds"]) == [0, 3] and both["sd"] >= 0
     assert path.stat().st_mtime_ns == before
     with np.load(path) as data:
@@ -66,30 +73,45 @@ def test_scores_are_matbenchs() -> None:
     assert found == pytest.approx({"mae": 1.5, "rmse": 2.5**0.5, "mape": 0.5, "max_error": 2.0})
 
 
-def test_a_record_for_matbench(tmp_path: Path) -> None:
-    true = {f"mb-dielectric-{i:04d}": 1.5 + 0.1 * i for i in range(10)}
-    keys = list(true)
-    folds = [{k: true[k] + 0.2 for k in keys[2 * n : 2 * n + 2]} for n in range(5)]
-    matbench_record(folds, true, tmp_path / "results.json")
-    record = json.loads((tmp_path / "results.json").read_text())
-    assert set(record) == {
-        "@module", "@class", "version", "benchmark_name", "tasks", "user_metadata", "datestamp",
-        "hash",
-    }  # fmt: skip
-    task = record["tasks"]["matbench_dielectric"]
-    assert list(task["results"]) == [f"fold_{n}" for n in range(5)]
-    fold = task["results"]["fold_3"]
-    assert set(fold) == {"data", "parameters", "scores"}
-    assert fold["data"] == folds[3]
-    assert fold["scores"]["mae"] == pytest.approx(0.2)
-    # The hash is that of everything else, keys in order, as Matbench checks it.
-    digest = record.pop("hash")
-    assert digest == hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-    for bad, words in (
-        (folds[:4], "5 folds, not 4"),
-        ([*folds[:4], folds[0]], "is in two folds"),
-        ([*folds[:4], {keys[8]: float("nan"), keys[9]: 1.0}], "no finite number"),
-        ([*folds[:4], {"mb-x": 1.0}], "no label of mb-x"),
+def test_folds_of_another_budget_or_table_are_refused(
+    frame: pd.DataFrame, cache: FeatureCache, tmp_path: Path
+) -> None:
+    def run(budget: Budget, digest: str, fold: int) -> dict[str, Any]:
+        table = IndexTable.of(frame, digest)
+        return run_folds(NAME, table, cache, budget, tmp_path, quietly, [fold])
+
+    run(Budget(epochs=1), "a", 0)
+    for budget, digest, words in (
+        (Budget(epochs=2), "a", "fold-0.npz differs in budget"),
+        (Budget(epochs=1), "b", "fold-0.npz differs in data"),
     ):
         with pytest.raises(UserError, match=words):
-            matbench_record(bad, true, tmp_path / "bad.json")
+            run(budget, digest, 1)
+    path = tmp_path / NAME / "refractive-fold-0.npz"
+    np.savez(path, rows=[0], found=[1.0])
+    with pytest.raises(UserError, match="does not tell its data and budget"):
+        run(Budget(epochs=1), "a", 0)
+
+
+def test_a_card_keeps_the_folds_whose_predictions_are_gone(
+    frame: pd.DataFrame, cache: FeatureCache, tmp_path: Path
+) -> None:
+    table, path = IndexTable.of(frame, "a"), tmp_path / "refractive.yaml"
+    data = {"file": "mean.parquet", "rows": len(frame), "sha256": "a"}
+    for fold in (3, 0):
+        work = tmp_path / str(fold)
+        entry = run_folds(NAME, table, cache, Budget(epochs=1), work, quietly, [fold])
+        write_scores(path, NAME, entry, data)
+    write_scores(path, "painn", entry, data)
+    models = read_card(path)["models"]
+    assert list(models["painn"]["folds"]) == [0] and list(models[NAME]["folds"]) == [0, 3]
+    errors = [fold["mae"] for fold in models[NAME]["folds"].values()]
+    assert models[NAME]["mae"] == pytest.approx(np.mean(errors), abs=1e-4)
+    assert models[NAME]["sd"] == pytest.approx(np.std(errors, ddof=1), abs=1e-4)
+    assert models[NAME]["hardware"] == hardware()
+    assert all(fold["cpu_seconds"] > 0 for fold in models[NAME]["folds"].values())
+    other = {**entry, "budget": {"cpu_seconds_per_network": 9.0, "epochs": None}}
+    write_scores(path, NAME, other, data)
+    assert list(read_card(path)["models"][NAME]["folds"]) == [0], "of another budget"
+    with pytest.raises(UserError, match="is of other data; name another folder with --cards"):
+        write_scores(path, NAME, entry, {**data, "sha256": "b"})

@@ -173,8 +173,8 @@ def test_splits_of_a_variant_of_ours_stay_in_its_card(table: TensorTable, tmp_pa
 @pytest.mark.parametrize(
     ("budget", "digest", "words"),
     [
-        (Budget(epochs=2), "of the table", "is of another budget; delete it"),
-        (Budget(epochs=1), "of another", "is of another data; delete it"),
+        (Budget(epochs=2), "of the table", "differs in budget from what is asked for; delete it"),
+        (Budget(epochs=1), "of another", "differs in data from what is asked for; delete it"),
     ],
 )
 def test_a_result_is_not_taken_for_one_of_another_budget_or_table(
@@ -197,10 +197,10 @@ def test_tails_of_another_budget_are_refused_too(
     variant: PaperVariant, table: TensorTable, tmp_path: Path
 ) -> None:
     run_tail(NAME, variant, table, "mean", tmp_path, quietly)
-    with pytest.raises(UserError, match=r"tail-mean.npz is of another budget"):
+    with pytest.raises(UserError, match=r"tail-mean.npz differs in budget"):
         run_tail(NAME, replace(variant, budget=Budget(1.0)), table, "mean", tmp_path, quietly)
 
 
 def test_a_result_that_does_not_tell_its_origin_is_refused() -> None:
-    with pytest.raises(UserError, match=r"old.npz does not tell data and budget; delete it"):
+    with pytest.raises(UserError, match=r"old.npz does not tell its data and budget; delete it"):
         check_origin(Path("old.npz"), None, {"sha256": "x", "budget": {}})
