@@ -58,6 +58,8 @@ def parse(name: str) -> Choice:
         There is no such model, or it has no such option.
     """
     base, *options = name.split("+")
+    if base == OURS:
+        raise UserError(f"{OURS} is ours, not a published model; it has no options.")
     if base not in OPTIONS:
         raise UserError(
             f"There is no model '{base}'; choose {OURS} (ours) or one of {', '.join(OPTIONS)}."

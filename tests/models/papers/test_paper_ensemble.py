@@ -125,6 +125,7 @@ def test_a_name_is_part_of_what_was_trained(
     ("name", "words"),
     [
         ("alignn", "no model 'alignn'; choose physics"),
+        ("physics+standard", "physics is ours, not a published model"),
         ("painn+pretrained", "painn has no option 'pretrained'; it has: none"),
         ("goectp+5-layer", "it has: standard, 1-layer, pretrained"),
         ("dtnet+layer-1+layer-2", "give one layer"),
