@@ -64,7 +64,8 @@ def elements(view: CampaignView) -> go.Figure | None:
             textfont=font,
         )
     hidden = {"visible": False, "fixedrange": True}
-    figure.update_layout(template=theme("light"), margin={"l": 4, "r": 4, "t": 4, "b": 4})
+    figure.layout.template = theme("light")
+    figure.update_layout(margin={"l": 4, "r": 4, "t": 4, "b": 4})
     figure.update_xaxes(**hidden)
     figure.update_yaxes(**hidden, autorange="reversed")
     return figure

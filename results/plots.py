@@ -125,7 +125,8 @@ def landscape(view: CampaignView) -> go.Figure | None:
             _point_at(figure, row, x if by_gap else math.log10(x), math.log10(y), dx, dy)
     y_title = EPSILON if by_gap else label_html(view.task.label)
     ticks = log_ticks(*y_range)
-    figure.update_layout(template=theme("light"), hovermode="closest")
+    figure.layout.template = theme("light")
+    figure.update_layout(hovermode="closest")
     figure.update_yaxes(type="log", range=y_range, title_text=y_title, tickvals=ticks)
     figure.update_xaxes(range=x_range, title_text=GAP)
     if not by_gap:
@@ -172,7 +173,8 @@ def progress(view: CampaignView) -> go.Figure | None:
         of_round = rows[rows["round"] == round_number]
         name, marker = f"round {round_number}", round_marker(round_number)
         add_points(figure, view, of_round, "position", "merit", name, marker)
-    figure.update_layout(template=theme("light"), hovermode="closest", showlegend=False)
+    figure.layout.template = theme("light")
+    figure.update_layout(hovermode="closest", showlegend=False)
     figure.update_xaxes(
         range=[min(ticks) - 0.5, max(ticks) + 0.5],
         tickvals=list(ticks),
@@ -223,7 +225,8 @@ def parity(view: CampaignView) -> go.Figure | None:
         add_points(figure, view, of_round, "epsilon", "epsilon_mean", name, marker, error_y=bars)
     ticks = log_ticks(*low_high)
     axis: dict[str, Any] = {"type": "log", "range": low_high, "tickvals": ticks}
-    figure.update_layout(template=theme("light"), hovermode="closest")
+    figure.layout.template = theme("light")
+    figure.update_layout(hovermode="closest")
     figure.update_xaxes(**axis, title_text="ε̄ from DFPT", constrain="domain")
     figure.update_yaxes(**axis, title_text="ε̄ predicted", scaleanchor="x", constrain="domain")
     return figure

@@ -6,6 +6,7 @@ load anything from elsewhere. All text that comes from outside is escaped.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -75,6 +76,7 @@ def render_report(view: CampaignView) -> str:
     )
 
 
+@functools.cache
 def _environment() -> jinja2.Environment:
     import jinja2
 

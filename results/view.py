@@ -6,6 +6,7 @@ anything that fills these tables, and the ledger is read in one place: ``Campaig
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -203,20 +204,20 @@ class CampaignView:
         numbers = {*self.rounds["number"], *self.calculations["round"]}
         return sorted(int(number) for number in numbers)
 
-    @property
+    @functools.cached_property
     def validated(self) -> pd.DataFrame:
         """Accepted calculations, best figure of merit first."""
         rows = self.calculations[self.calculations["verdict"] == ACCEPTED].drop_duplicates("key")
         return rows.sort_values("merit", ascending=False, kind="stable", ignore_index=True)
 
-    @property
+    @functools.cached_property
     def refused(self) -> pd.DataFrame:
         """Calculations that ended with any other verdict."""
         verdict = self.calculations["verdict"]
         rows = self.calculations[(verdict != ACCEPTED) & (verdict != "")]
         return rows.drop_duplicates("key", ignore_index=True)
 
-    @property
+    @functools.cached_property
     def waiting(self) -> pd.DataFrame:
         """Calculations selected and not judged yet."""
         rows = self.calculations[self.calculations["verdict"] == ""]
