@@ -73,6 +73,8 @@ def _facts(output: dict[str, Any]) -> list[str]:
     aside = ", before 0 was imposed" if is_abinit else ""
     if output["engine_version"]:
         found.append(f"program    {output['engine']} {output['engine_version']}")
+    if output.get("relaxed_structure") is not None:
+        found.append("structure  relaxed first; what follows is of the relaxed one (in --json)")
     if output["band_gap"] is not None:
         found.append(f"band gap   {output['band_gap']:.3f} eV, {output['functional']}")
     # A null was no number, and what the gate refuses has to be seen as well.

@@ -172,6 +172,8 @@ def test_only_what_an_engine_does_is_said() -> None:
     assert "rigid translations at 0.40 THz, before 0 was imposed" in abinit
     assert "10 irreducible k-points of the gap's mesh" in abinit
     assert "imposed" not in vasp and "gap's mesh" not in vasp
+    assert "relaxed" not in abinit
+    assert "of the relaxed one" in shown("vasp", relaxed_structure={"sites": []})
     assert "add up to 0.1000 e\n" in vasp and "10 irreducible k-points," in vasp
     assert "ecut = 25.0, incar.NELM = 200" in vasp
     assert all(f"tag_{i} = {i}" in vasp for i in range(9))
