@@ -217,18 +217,19 @@ class Calculation:
         """CPU seconds of the executions that are over and left no result."""
         return float(sum((_read_json(self.spent_path) or {}).values()))
 
-    def close_execution(self) -> None:
+    def close_execution(self, seconds: float | None = None) -> None:
         """Note what the last execution took, which left no result; repeating it does no harm.
 
-        By the clock, until the last line that it wrote, for nobody knows what a killed process has
-        used. Only for who holds the calculation's lock.
+        Where that is not known, by the clock until the last line that it wrote, for nobody knows
+        what a killed process has used. Only for who holds the calculation's lock.
         """
         handle = self.handle()
         spent = _read_json(self.spent_path) or {}
         if handle is None or handle.started_at in spent:
             return
-        begun = datetime.fromisoformat(handle.started_at).timestamp()
-        seconds = max(self._last_written() - begun, 0.0)
+        if seconds is None:
+            begun = datetime.fromisoformat(handle.started_at).timestamp()
+            seconds = max(self._last_written() - begun, 0.0)
         atomic_write(self.spent_path, _lines({**spent, handle.started_at: seconds}))
 
     def _reopen(self) -> bool:
@@ -237,10 +238,7 @@ class Calculation:
             result = self.result_under_lock() if held else None
             if result is None or result.conclusive:
                 return False
-            handle, spent = self.handle(), _read_json(self.spent_path) or {}
-            if handle is not None and handle.started_at not in spent:
-                spent[handle.started_at] = max(result.cpu_s - self.spent_s(), 0.0)
-                atomic_write(self.spent_path, _lines(spent))
+            self.close_execution(max(result.cpu_s - self.spent_s(), 0.0))
             # Attempts that it ended do not count.
             self.handle_path.unlink(missing_ok=True)
             self.result_path.replace(self.result_path.with_name("result.json.earlier"))

@@ -21,7 +21,18 @@ RECORDED_H = 0.02
 
 @pytest.fixture
 def answers(tmp_path: Path) -> Path:
-    """The built-in candidates, each recorded to have taken 0.02 core-hours."""
+    """Some built-in candidates, each recorded to have taken 0.02 core-hours."""
+    return recorded(tmp_path, RECORDED_H * 3600)
+
+
+@pytest.fixture
+def cheap_answers(tmp_path: Path) -> Path:
+    """The same, each recorded to have taken 0.3 s."""
+    return recorded(tmp_path, 0.3)
+
+
+def recorded(directory: Path, cpu_s: float) -> Path:
+    """A table of answers that took so long."""
     from screening.builtin import builtin_hidden
 
     rows = [
@@ -32,14 +43,19 @@ def answers(tmp_path: Path) -> Path:
             "functional": known.functional,
             "eps_electronic": known.tensors.electronic.tolist(),
             "eps_ionic": known.tensors.ionic.tolist(),
-            "cpu_s": RECORDED_H * 3600,
+            "cpu_s": cpu_s,
         }
         for known in builtin_hidden()[:12]
         if known.tensors.electronic is not None and known.tensors.ionic is not None
     ]
-    path = tmp_path / "answers.jsonl"
+    path = directory / "answers.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return path
+
+
+def power_fails(*_: Any, **__: Any) -> None:
+    """In the place of a step at which the campaign is to end."""
+    raise UserError("the power failed")
 
 
 def test_a_budget_ends_a_campaign_before_it_is_exceeded(
@@ -72,12 +88,10 @@ def test_a_budget_ends_a_campaign_before_it_is_exceeded(
 
 
 def test_what_runs_beyond_the_budget_is_stopped(
-    tmp_path: Path, screen: Any, quick: str, answers: Path, executed: Any, ledger_of: Ledgers
+    tmp_path: Path, screen: Any, quick: str, cheap_answers: Path, executed: Any, ledger_of: Ledgers
 ) -> None:
     """Each is recorded to take a third of a second, and takes half a minute."""
-    rows = [json.loads(line) for line in answers.read_text().splitlines()]
-    answers.write_text("\n".join(json.dumps(row | {"cpu_s": 0.3}) for row in rows))
-    data = f"--candidates {answers.name} --replay {answers.name} --batch 3 --rounds 4"
+    data = f"--candidates {cheap_answers.name} --replay {cheap_answers.name} --batch 3 --rounds 4"
     parallel = "--set launcher.max_parallel=2 --set engine.delay_s=30"
     done = screen(tmp_path, f"run {data} --budget 0.001 {parallel} --json {quick}")
     assert done.status == 0, done.err
@@ -103,20 +117,15 @@ def test_what_another_campaign_has_paid_for_is_free(
 
 
 def test_a_budget_stops_nothing_of_another_campaign(
-    tmp_path: Path, screen: Any, quick: str, answers: Path, executed: Any, ledger_of: Ledgers,
+    tmp_path: Path, screen: Any, quick: str, cheap_answers: Path, executed: Any, ledger_of: Ledgers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """The first leaves its calculations under way; the second waits for them."""
     import flows.campaign
 
-    def stop(*_: Any, **__: Any) -> None:
-        raise UserError("the power failed")
-
-    rows = [json.loads(line) for line in answers.read_text().splitlines()]
-    answers.write_text("\n".join(json.dumps(row | {"cpu_s": 0.3}) for row in rows))
-    data = f"--candidates {answers.name} --replay {answers.name} --rounds 1 {quick}"
+    data = f"--candidates {cheap_answers.name} --replay {cheap_answers.name} --rounds 1 {quick}"
     with monkeypatch.context() as patch:
-        patch.setattr(flows.campaign, "calculate", stop)
+        patch.setattr(flows.campaign, "calculate", power_fails)
         first = screen(tmp_path, f"run {data} --name first --batch 2 --set engine.delay_s=6")
     assert first.message == "Error: the power failed"
     # Three of its own would fit; each runs for longer than it is recorded to.
@@ -131,21 +140,16 @@ def test_a_budget_stops_nothing_of_another_campaign(
 
 
 def test_what_the_budget_stopped_is_known_after_an_interruption(
-    tmp_path: Path, screen: Any, quick: str, answers: Path, ledger_of: Ledgers,
+    tmp_path: Path, screen: Any, quick: str, cheap_answers: Path, ledger_of: Ledgers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Killed between stopping what runs and entering it as refused."""
     import flows.bill
 
-    def stop(*_: Any, **__: Any) -> None:
-        raise UserError("the power failed")
-
-    rows = [json.loads(line) for line in answers.read_text().splitlines()]
-    answers.write_text("\n".join(json.dumps(row | {"cpu_s": 0.3}) for row in rows))
-    data = f"--candidates {answers.name} --replay {answers.name} --batch 3 --rounds 1"
+    data = f"--candidates {cheap_answers.name} --replay {cheap_answers.name} --batch 3 --rounds 1"
     slow = "--set launcher.max_parallel=2 --set engine.delay_s=30"
     with monkeypatch.context() as patch:
-        patch.setattr(flows.bill, "refuse", stop)
+        patch.setattr(flows.bill, "refuse", power_fails)
         first = screen(tmp_path, f"run {data} --budget 0.001 {slow} {quick}")
     assert first.message == "Error: the power failed"
     done = screen(tmp_path, "resume high-k --json")
@@ -161,11 +165,10 @@ def test_what_the_budget_stopped_is_known_after_an_interruption(
 
 @pytest.mark.parametrize("limit", ["--budget 0.001", "--set launcher.timeout_s=1"])
 def test_what_was_only_stopped_is_calculated_by_the_next_campaign(
-    tmp_path: Path, screen: Any, quick: str, answers: Path, ledger_of: Ledgers, limit: str
+    tmp_path: Path, screen: Any, quick: str, cheap_answers: Path, ledger_of: Ledgers, limit: str
 ) -> None:
-    rows = [json.loads(line) for line in answers.read_text().splitlines()]
-    answers.write_text("\n".join(json.dumps(row | {"cpu_s": 0.3}) for row in rows))
-    data = f"--candidates {answers.name} --replay {answers.name} --batch 2 --rounds 1 {quick}"
+    given = f"--candidates {cheap_answers.name} --replay {cheap_answers.name}"
+    data = f"{given} --batch 2 --rounds 1 {quick}"
     slow = f"{limit} --set engine.delay_s=30"
     first = screen(tmp_path, f"run {data} --name first {slow} --json")
     assert first.status == 0 and "accepted" not in first.json["verdicts"], first.err
@@ -186,12 +189,9 @@ def test_what_was_spent_counts_after_an_interruption(
 ) -> None:  # fmt: skip
     import flows.campaign
 
-    def stop(*_: Any, **__: Any) -> None:
-        raise UserError("the power failed")
-
     data = f"--candidates {answers.name} --replay {answers.name} --batch 3 --rounds 4"
     with monkeypatch.context() as patch:
-        patch.setattr(flows.campaign, "record", stop)
+        patch.setattr(flows.campaign, "record", power_fails)
         first = screen(tmp_path, f"run {data} --budget 0.07 {quick}")
     assert first.message == "Error: the power failed"
     assert spent_core_hours(ledger_of(tmp_path), "high-k") == pytest.approx(3 * RECORDED_H)
