@@ -30,6 +30,7 @@ SOURCES = {
     "Handbook (2004)",
     "M": "F. S. Galasso, Structure, Properties and Preparation of Perovskite-Type Compounds "
     "(1969); Landolt-Börnstein, New Series III/36",
+    "J": "R. B. Jacobs, Phys. Rev. 54, 325 and 468 (1938), at the pressure of the transition",
     "D": "A. Dewaele et al., Phys. Rev. B 85, 214105 (2012), extrapolated to zero pressure",
     "P": "single determinations as collected in Pearson's Handbook of Crystallographic Data "
     "(1991) and the Inorganic Crystal Structure Database",
