@@ -13,6 +13,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -90,7 +91,8 @@ class JobflowRemoteLauncher:
         for key, state, jobs in self._look(keys):
             found[key] = of_directory(self._calculation(key), state, self.settings.cores)
             if job := next((j for j in reversed(jobs) if j.start_time), next(iter(jobs), None)):
-                since = (job.start_time or job.created_on).isoformat()
+                begun = job.start_time or job.created_on
+                since = (begun if begun.tzinfo else begun.replace(tzinfo=UTC)).isoformat()
                 where = f"job {job.db_id} on {job.worker}"
                 found[key] = Activity(
                     state, where, since, self.settings.cores, job.remote.step_attempts + 1,

@@ -13,15 +13,19 @@ What comes from a database stays there: the campaign goes on with the version th
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from flows.config import NAME
 from flows.run import predecessors, versions
 from results.ledger import Ledger
 from results.transfer import dump_campaign, load_campaign
@@ -29,6 +33,7 @@ from screening.errors import UserError
 from screening.io import atomic_path, unwritable
 
 FORMAT = 1
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 MANIFEST = "manifest.json"
 SOURCES = (("known",), ("candidates",), ("engine", "answers"))
 """Where a campaign's settings name sources."""
@@ -52,7 +57,9 @@ def export_campaign(ledger: Ledger, directory: Path, name: str, output: Path) ->
     manifest = {"format": FORMAT, "campaign": name, "campaigns": names, "versions": versions()}
     with (
         atomic_path(output) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive,
+        zipfile.ZipFile(
+            temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=6, strict_timestamps=False
+        ) as archive,
     ):
         archive.writestr(MANIFEST, json.dumps(manifest, indent=1))
         for number, member in enumerate(names):
@@ -81,18 +88,22 @@ def import_campaign(ledger: Ledger, directory: Path, path: Path) -> str:
 def _pack(
     archive: zipfile.ZipFile, ledger: Ledger, directory: Path, name: str, place: PurePosixPath
 ) -> None:
+    def add(path: Path, inner: PurePosixPath | Path) -> None:
+        # What is at work has files that come and go.
+        with contextlib.suppress(FileNotFoundError):
+            archive.write(path, (place / inner).as_posix())
+
     archive.writestr(str(place / "ledger.json"), dump_campaign(ledger, name))
     home = directory / name
     for path in _files(home):
         inner = path.relative_to(home)
         if inner.parts[0] not in ("calculations", "sources"):
-            archive.write(path, str(place / "home" / inner.as_posix()))
+            add(path, "home" / inner)
     table = ledger.calculations(name)
     for key, folder in dict(zip(table["key"], table["directory"], strict=True)).items():
         for path in _files(Path(folder)):
             if path.name not in OF_THIS_MACHINE:
-                inner = path.relative_to(folder)
-                archive.write(path, str(place / "calculations" / str(key) / inner.as_posix()))
+                add(path, Path("calculations", str(key)) / path.relative_to(folder))
     record = ledger.campaign(name)
     assert record is not None
     for source, label in _sources(record.config):
@@ -103,7 +114,7 @@ def _pack(
             )
         for path in _files(source) if source.is_dir() else [source]:
             deeper = path.relative_to(source) if source.is_dir() else Path()
-            archive.write(path, str(place / "sources" / label / deeper))
+            add(path, Path("sources", label) / deeper)
 
 
 def _unpack(
@@ -118,6 +129,8 @@ def _unpack(
 
     def move(table: str, row: dict[str, Any]) -> dict[str, Any]:
         if table == "campaign":
+            if row["name"] != name:
+                raise ValueError
             return {**row, "config": _moved(row["config"], home / "sources")}
         if table == "round" and row["model_dir"] is not None:
             return {**row, "model_dir": str(home / f"round-{row['number']}" / "model")}
@@ -137,7 +150,7 @@ def _unpack(
             load_campaign(ledger, text, move, finish)
     except OSError as error:
         raise unwritable(home, error) from error
-    except (KeyError, ValueError, TypeError, zipfile.BadZipFile):
+    except (KeyError, ValueError, TypeError, *DAMAGED):
         raise UserError(f"{path} is damaged; export the campaign once more.") from None
 
 
@@ -205,7 +218,9 @@ def _manifest(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
         manifest = json.loads(archive.read(MANIFEST))
         written = int(manifest["format"])
         assert manifest["campaigns"]
-    except (KeyError, ValueError, TypeError, AssertionError, zipfile.BadZipFile):
+        # They become folders.
+        assert all(re.fullmatch(NAME, name) for name in manifest["campaigns"])
+    except (KeyError, ValueError, TypeError, AssertionError, *DAMAGED):
         raise UserError(f"{path} is no zip file that `screen export` wrote.") from None
     if written > FORMAT:
         raise UserError(

@@ -27,16 +27,11 @@ def export(
 ) -> None:
     """Write a campaign as one zip file, with all it needs to go on elsewhere, and say where."""
     from flows.archive import export_campaign
-    from flows.session import open_ledger
+    from flows.session import existing_ledger
 
-    if ledger is None and not (directory / "ledger.sqlite").exists():
-        raise UserError(
-            f"There is no ledger in {directory.absolute()}; name the place with --directory or "
-            "--ledger."
-        )
-    place = directory.absolute()
     path = output or Path(f"{name}.zip")
-    typer.echo(export_campaign(open_ledger(place, ledger), place, name, path))
+    book = existing_ledger(directory, ledger)
+    typer.echo(export_campaign(book, directory.absolute(), name, path))
 
 
 def import_(

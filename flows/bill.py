@@ -24,6 +24,8 @@ SHOWN = 8
 ROUNDING = 1e-9
 ENDS_S = 120.0
 """How long a calculation that was stopped may take to end, on a cluster."""
+ENDS_HERE = "budget"
+"""Kind of the ledger's event that says which calculation did not fit any more."""
 USED_UP = "budget used up"
 """Kind of the ledger's event that says what the budget has stopped."""
 WATCH_S = 2.0
@@ -60,7 +62,7 @@ def admitted(run: CampaignRun, number: int, materials: list[Material]) -> list[M
         )
         run.reporter.note(text)
         detail = {"budget": budget, "spent": spent, "text": text}
-        run.ledger.event(run.config.name, "budget", detail, once=f"budget, round {number}")
+        run.ledger.event(run.config.name, ENDS_HERE, detail, once=f"budget, round {number}")
     return materials[:chosen]
 
 

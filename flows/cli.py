@@ -20,7 +20,7 @@ from flows.archive_commands import register as register_archive_commands
 from flows.dft_commands import app as dft_app
 from flows.job_commands import register_job_commands
 from flows.model_commands import register as register_model_commands
-from flows.options import CAMPAIGNS, AsJson, Directory, LedgerUrl, print_json
+from flows.options import CAMPAIGNS, AsJson, Directory, LedgerUrl, assignments, print_json
 from flows.server_commands import register as register_server_commands
 from flows.source_commands import register as register_source_commands
 from screening.errors import UserError
@@ -118,7 +118,7 @@ def run(
     Without --candidates, --known and --replay it runs on DFPT results that come with the software:
     a part is known, the rest is found. Stop it at any time; the same command goes on.
     """
-    from flows.config import assignment, build_campaign
+    from flows.config import build_campaign
 
     flags = {
         "task": task,
@@ -134,7 +134,7 @@ def run(
         "budget": budget,
     }
     overrides = {field: value for field, value in flags.items() if value is not None}
-    overrides |= dict(assignment(text) for text in settings or [])
+    overrides |= assignments(settings)
     _run(build_campaign(file, overrides), directory, ledger, as_json)
 
 
@@ -311,7 +311,8 @@ def _table(path: Path | None) -> dict[str, str] | None:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(highlight=False)
+    # Names and notes are shown as they are: [alpha] is no markup.
+    return Console(highlight=False, markup=False)
 
 
 def _interrupt(signum: int, frame: object) -> NoReturn:  # noqa: ARG001 - the signature is given

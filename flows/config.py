@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,9 +40,12 @@ from screening.tasks import get_task, task_names
 BUILTIN_BATCH = 4
 """Calculations per round on the built-in data, which hold few candidates."""
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""Names of campaigns, which are also names of folders."""
+
 SOURCE_KINDS = (
     "builtin", "table", "folder", "ase", "mp", "optimade", "replay", "abinit", "vasp", "local",
-    "slurm",
+    "slurm", "jobflow-remote",
 )  # fmt: skip
 """Names that pydantic puts into the place of a mistake, and a user's file does not have."""
 LONGEST_VALUE = 60
@@ -98,7 +101,7 @@ LauncherSettings = Annotated[
 class Campaign(Settings):
     """Everything that decides what a campaign does; where it is kept is not part of it."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+    name: Annotated[str, Field(pattern=NAME)] = Field(
         description="Letters, digits, '.', '_' and '-'; also the name of its directory."
     )
     task: str = Field(
@@ -180,7 +183,9 @@ def build_campaign(file: Path | None, overrides: Mapping[str, Any]) -> Campaign:
     file
         YAML with the fields of :class:`Campaign`; paths in it are relative to the file.
     overrides
-        Dotted field → value, for example ``{"model.epochs": 30}``.
+        Dotted field → value, for example ``{"model.epochs": 30}``; paths are relative to the
+        current directory. A group with the ``kind`` that the file has keeps the file's other
+        values.
 
     Raises
     ------
@@ -190,6 +195,7 @@ def build_campaign(file: Path | None, overrides: Mapping[str, Any]) -> Campaign:
     values: dict[str, Any] = _read_yaml(file) if file is not None else {}
     for dotted, value in overrides.items():
         _set(values, dotted.split("."), value, dotted)
+    _resolve_paths(values, Path.cwd())
     values.setdefault("task", "high-k")
     # A task that does not exist is to be named as such, not as a name that is no good.
     values.setdefault("name", values["task"] if values["task"] in task_names() else "campaign")
@@ -202,23 +208,6 @@ def build_campaign(file: Path | None, overrides: Mapping[str, Any]) -> Campaign:
         raise UserError(_sentence(error, where)) from None
     get_task(campaign.task)
     return campaign
-
-
-def assignment(text: str) -> tuple[str, Any]:
-    """Field and value of a flag ``--set FIELD=VALUE``.
-
-    Raises
-    ------
-    UserError
-        It is no assignment, or the value is no YAML.
-    """
-    field, equals, value = text.partition("=")
-    if not equals or not field:
-        raise UserError(f"--set {text} is no assignment; write FIELD=VALUE, e.g. model.epochs=30.")
-    try:
-        return field, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {text}: the value cannot be read; quote it as in YAML.") from None
 
 
 def recorded_campaign(name: str, values: Mapping[str, Any]) -> Campaign:
@@ -250,7 +239,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UserError(f"The campaign file {file} cannot be read ({reason}).") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark is not None else ""
         raise UserError(
@@ -258,19 +247,20 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(values, dict):
         raise UserError(f"{file} holds no fields; see `screen schema` for what a campaign has.")
-    for path in (("known",), ("candidates",), ("engine",), ("engine", "answers")):
-        _resolve_paths(values, path, file.resolve().parent)
+    _resolve_paths(values, file.resolve().parent)
     return values
 
 
-def _resolve_paths(values: dict[str, Any], path: Sequence[str], base: Path) -> None:
-    node: Any = values
-    for key in path:
-        node = node.get(key) if isinstance(node, dict) else None
-    if isinstance(node, dict):
-        for key in ("path", "band_gaps", "pseudopotentials"):
-            if isinstance(node.get(key), str):
-                node[key] = str(base / node[key])
+def _resolve_paths(values: dict[str, Any], base: Path) -> None:
+    """Make paths absolute, in place; those that are stay as they are."""
+    for group in (("known",), ("candidates",), ("engine",), ("engine", "answers")):
+        node: Any = values
+        for key in group:
+            node = node.get(key) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            for key in ("path", "band_gaps", "pseudopotentials"):
+                if isinstance(node.get(key), str):
+                    node[key] = str(base / node[key])
 
 
 def _set(values: dict[str, Any], keys: list[str], value: Any, dotted: str) -> None:
@@ -279,7 +269,14 @@ def _set(values: dict[str, Any], keys: list[str], value: Any, dotted: str) -> No
         node = node.setdefault(key, {})
         if not isinstance(node, dict):
             raise UserError(f"{dotted} cannot be set: '{key}' is a value, not a group of values.")
+    there = node.get(keys[-1])
+    if isinstance(value, dict) and isinstance(there, dict) and _same_kind(there, value):
+        value = {**there, **value}
     node[keys[-1]] = value
+
+
+def _same_kind(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return "kind" in other and one.get("kind") == other["kind"]
 
 
 def _sentence(error: ValidationError, where: str) -> str:

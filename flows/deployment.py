@@ -23,11 +23,12 @@ POOL = "dielectric-screening"
 
 EVERY_NIGHT = "0 2 * * *"
 
+PLACES = ("SCREEN_CACHE", "SCREEN_LEDGER")
 INHERITED = (
-    "SCREEN_CACHE", "SCREEN_LEDGER", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_WAIT_POLICY",
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_WAIT_POLICY",
     "CUDA_VISIBLE_DEVICES", "PYTHONPATH",
 )  # fmt: skip
-"""What a run on this machine takes over from the shell that made the deployment."""
+"""What a run on this machine takes over, with :data:`PLACES`, from the shell that deployed."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def deploy(
     parameters = {
         "campaign": config.model_dump(mode="json"),
         "directory": str(directory.absolute()),
-        "ledger": ledger,
+        "ledger": None if ledger is None else _absolute(ledger),
     }
     try:
         with get_client(sync_client=True) as client:
@@ -90,7 +91,10 @@ def deploy(
             make_limits(client, config)
         variables: dict[str, Any] = {}
         if on_this_machine:
+            # A worker runs each flow in a folder of its own, which it then deletes.
+            places = {name: _absolute(os.environ[name]) for name in PLACES if name in os.environ}
             inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+            inherited |= places
             variables = {"env": PRIVATE | inherited | dict(environment or {})}
         deployment = scheduled.to_deployment(
             config.name,
@@ -113,6 +117,11 @@ def deploy(
         ) from None
     name = f"{scheduled.name}/{config.name}"
     return Deployed(str(identity), name, pool or POOL, cron, zone)
+
+
+def _absolute(place: str) -> str:
+    """A path from the current directory on; a URL as it is."""
+    return place if "://" in place else str(Path(place).expanduser().absolute())
 
 
 def cron_schedule(cron: str, timezone: str) -> Schedule:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flows.options import CAMPAIGNS, AsJson, LedgerUrl, print_json
-from flows.source_commands import assignments
+from flows.options import CAMPAIGNS, AsJson, LedgerUrl, assignments, print_json
 from screening.errors import UserError
 
 if TYPE_CHECKING:
@@ -248,12 +247,12 @@ def _find(key: str, directory: Path) -> Calculation:
 
 def _record(calculation: Calculation, ledger: str | None) -> CalculationRecord | None:
     """What the ledger of its campaign says of a calculation; None if it belongs to none."""
-    from flows.session import open_ledger
+    from flows.session import existing_ledger
 
     campaigns = calculation.directory.parent.parent.parent
     if ledger is None and not (campaigns / "ledger.sqlite").exists():
         return None
-    record = open_ledger(campaigns, ledger).calculation(calculation.key)
+    record = existing_ledger(campaigns, ledger).calculation(calculation.key)
     is_it = record is not None and Path(record.directory).resolve() == calculation.directory
     return record if is_it else None
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from results.text import label_symbol, label_unit
 from results.view import CampaignView
@@ -41,13 +42,13 @@ def show_round(console: Console, view: CampaignView, number: int) -> None:
             _number(row["acquisition"]),
             _number(row["epsilon"]),
             _number(row["merit"]),
-            f"[green]{verdict}[/]" if verdict == "accepted" else f"[yellow]{verdict}[/]",
+            Text(verdict, style="green" if verdict == "accepted" else "yellow"),
         )
     if rows:
         console.print(table)
     for row in rows:
         if row["verdict"] not in ("accepted", *OPEN):
-            console.print(f"  {_name(row)}: {row['detail']}", markup=False, style="dim")
+            console.print(f"  {_name(row)}: {row['detail']}", style="dim")
 
 
 def show_validated(console: Console, view: CampaignView) -> None:
@@ -63,7 +64,7 @@ def show_validated(console: Console, view: CampaignView) -> None:
         table.add_row(
             _name(row),
             str(row["round"]),
-            f"[bold]{_number(row['merit'])}[/]",
+            Text(_number(row["merit"]), style="bold"),
             _number(row["band_gap"]),
             _number(row["epsilon"]),
             " ".join(eigenvalues if len(set(eigenvalues)) > 1 else eigenvalues[:1]),
@@ -74,7 +75,7 @@ def show_validated(console: Console, view: CampaignView) -> None:
     best = view.best_known
     if best is not None:
         text = f"Best known at the start: {best['formula']}, {view.task.label} = "
-        console.print(text + _number(best["merit"]), markup=False, style="dim")
+        console.print(text + _number(best["merit"]), style="dim")
 
 
 def show_campaigns(console: Console, summaries: Sequence[Mapping[str, Any]]) -> None:

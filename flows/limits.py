@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -23,6 +23,9 @@ CALCULATIONS = "calculations"
 LEASE_S = 60.0
 """After which what a run held that was killed is free again: the least that the server takes."""
 
+UNLIMITED = 1000
+"""Calculations under way where another program decides how many."""
+
 ON_GPU = ("encode", "train", "predict")
 
 
@@ -37,7 +40,7 @@ def limit_of(step: str, run: CampaignRun) -> Iterator[None]:
 
     name, slots = None, 1
     if step == "calculate":
-        name, slots = CALCULATIONS, _parallel(run.config)
+        name, slots = CALCULATIONS, at_once_at_most(run.config)
     elif step in ON_GPU and run.cache.device.startswith("cuda"):
         name = GPU
     with contextlib.ExitStack() as stack:
@@ -58,14 +61,18 @@ def make_limits(client: SyncPrefectClient, config: Campaign) -> None:
     from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
     from prefect.exceptions import ObjectAlreadyExists
 
-    for name, limit in ((GPU, 1), (CALCULATIONS, _parallel(config))):
+    for name, limit in ((GPU, 1), (CALCULATIONS, at_once_at_most(config))):
         wanted = GlobalConcurrencyLimitCreate(name=name, limit=limit)
         with contextlib.suppress(ObjectAlreadyExists):
             client.create_global_concurrency_limit(wanted)
 
 
-def _parallel(config: Campaign) -> int:
-    return int(getattr(config.launcher, "max_parallel", 1))
+def at_once_at_most(config: Campaign) -> int:
+    """Calculations that a campaign may have under way at once."""
+    values: dict[str, Any] = config.launcher.model_dump()
+    return int(
+        values.get("max_parallel") or values.get("max_jobs", UNLIMITED) * values.get("at_once", 1)
+    )
 
 
 def _limit(name: str) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.model_display import prediction_rows, show_predictions
-from flows.options import AsJson, print_json
+from flows.options import AsJson, assignments, print_json
 from screening.errors import UserError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def train(
     model: Annotated[
         str | None, typer.Option(help="physics (ours, the default) or a published model's name.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Fixes all chance.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes all chance.")] = 0,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="E.g. --set epochs=30; repeatable."),
@@ -115,27 +115,26 @@ def train(
     Rows whose tensor cannot be trusted are left out and counted. The errors shown are of the tenth
     of the compositions that only the error bars are calibrated on.
     """
-    import yaml
     from pydantic import ValidationError
 
     from models.cache import FeatureCache
     from models.ensemble import resolve_device
-    from models.predictor import fit, save
     from models.settings import ModelSettings
+    from models.store import fit_or_reuse
+    from screening.io import require_writable
     from screening.tables import read_usable
 
-    pairs = [text.partition("=") for text in settings or []]
-    pairs += [("name", "=", model)] if model is not None else []
+    values = assignments(settings) | ({} if model is None else {"name": model})
     try:
-        chosen = ModelSettings(**{name: yaml.safe_load(value) for name, _, value in pairs})
+        chosen = ModelSettings(**values)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"--set {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
     materials, refused = read_usable(known)
+    require_writable(output)
     cache = FeatureCache(chosen.encoder, device=str(resolve_device(chosen.device)))
     with _progress() as progress:
-        ensemble = fit(materials, chosen, seed, cache, progress)
-    save(ensemble, output)
+        ensemble = fit_or_reuse(materials, chosen, seed, cache, output, progress)
     report = {"n_materials": len(materials), "n_refused": len(refused), **ensemble.metrics}
     if as_json:
         print_json(report)

@@ -69,7 +69,7 @@ def show_predictions(rows: list[dict[str, Any]]) -> None:
             name, *parts, f"{row['refractive_index']:.2f}", f"{row['anisotropy']:.2f}",
             ", ".join(notes),
         )  # fmt: skip
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def _with_interval(part: dict[str, Any]) -> str:

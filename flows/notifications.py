@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from dft.cost import hours
 from flows.artifacts import artifact_key
+from flows.bill import ENDS_HERE, USED_UP, spent_core_hours
 from flows.reporter import run_logger
 from flows.run import predecessors
 from results.markdown import planned
@@ -30,7 +32,7 @@ EVENTS = {
     NEW_BEST: "A new best material",
 }
 NEARLY = 0.8
-"""Share of a campaign's calculations from which its budget counts as nearly spent."""
+"""Share of a campaign's budget from which it counts as nearly spent."""
 
 BODY = "{{ event.payload.text }}"
 
@@ -40,14 +42,28 @@ def tell(run: CampaignRun, round_number: int) -> None:
     if run_logger() is None:
         return
     view = CampaignView.from_ledger(run.ledger, run.config.name)
-    for event, text in news(view, round_number):
-        once = f"told {event} {round_number}"
+    kinds = {*run.ledger.events(view.name)["kind"]}
+    spent = spent_core_hours(run.ledger, view.name)
+    for event, text in news(view, round_number, spent, bool(kinds & {ENDS_HERE, USED_UP})):
+        # A budget is nearly spent once, however many rounds follow.
+        once = f"told {event}" + ("" if event == BUDGET_NEARLY_SPENT else f" {round_number}")
         if run.ledger.event(view.name, "told", {"event": event, "text": text}, once=once):
             _emit(event, run, round_number, text)
 
 
-def news(view: CampaignView, round_number: int) -> list[tuple[str, str]]:
-    """Events of a round's end, with a sentence for a person each."""
+def news(
+    view: CampaignView, round_number: int, core_hours: float = 0.0, ended: bool = False
+) -> list[tuple[str, str]]:
+    """Events of a round's end, with a sentence for a person each.
+
+    Parameters
+    ----------
+    core_hours
+        What the campaign's calculations have taken; its budget, if it has one, is in these, and
+        else in calculations.
+    ended
+        Whether the budget has kept a calculation from being made.
+    """
     rows = view.calculations[view.calculations["round"] == round_number]
     accepted = int((rows["verdict"] == "accepted").sum())
     found = [
@@ -68,15 +84,19 @@ def news(view: CampaignView, round_number: int) -> list[tuple[str, str]]:
                     f"({best['material_id']}), {view.task.label} {number(float(best['merit']))}.",
                 )
             )
-    budget, spent = planned(view), len(view.calculations)
-    if budget and spent >= NEARLY * budget > spent - len(rows):
-        found.append(
-            (
-                BUDGET_NEARLY_SPENT,
-                f"'{view.name}' has spent {spent} of its {budget} calculations.",
-            )
-        )
+    if spent := _nearly_spent(view, core_hours, ended):
+        found.append((BUDGET_NEARLY_SPENT, f"'{view.name}' has spent {spent}."))
     return found
+
+
+def _nearly_spent(view: CampaignView, core_hours: float, ended: bool) -> str:
+    """How much of the budget, once that is nearly all; or nothing."""
+    if budget := view.config.get("budget"):
+        text = f"{hours(core_hours)} of its {hours(float(budget))} core-hours"
+        return text if core_hours >= NEARLY * float(budget) or ended else ""
+    number_of, done = planned(view), len(view.calculations)
+    nearly = number_of is not None and done >= NEARLY * number_of
+    return f"{done} of its {number_of} calculations" if nearly else ""
 
 
 def notify_by(where: str, deployment: str) -> None:

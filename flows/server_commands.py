@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.options import CAMPAIGNS, Directory, LedgerUrl
+from flows.options import CAMPAIGNS, Directory, LedgerUrl, assignments
 from screening.errors import UserError
 
 if TYPE_CHECKING:
@@ -198,8 +198,8 @@ def _campaign(
     name: str | None,
     settings: list[str] | None,
 ) -> Campaign:
-    from flows.config import assignment, build_campaign
+    from flows.config import build_campaign
 
     flags: dict[str, Any] = {"task": task, "rounds": rounds, "batch": batch, "name": name}
     overrides = {field: value for field, value in flags.items() if value is not None}
-    return build_campaign(file, overrides | dict(assignment(text) for text in settings or []))
+    return build_campaign(file, overrides | assignments(settings))

@@ -12,8 +12,9 @@ from flows.artifacts import show_campaign
 from flows.config import Campaign, recorded_campaign
 from flows.files import write_campaign, write_results
 from flows.reporter import Reporter
-from flows.run import FINISHED, CampaignRun, versions
+from flows.run import FINISHED, CampaignRun, predecessors, versions
 from flows.takeover import take_over
+from results.database import sqlite_file
 from results.ledger import Ledger
 from results.schema import RoundStatus
 from results.tables import validated_table
@@ -35,10 +36,12 @@ def existing_ledger(directory: Path, ledger: str | None) -> Ledger:
     UserError
         There is none.
     """
-    if ledger is None and not (directory / "ledger.sqlite").exists():
+    file = directory.absolute() / "ledger.sqlite" if ledger is None else sqlite_file(ledger)
+    if file is not None and not file.exists():
+        where = f"in {directory.absolute()}" if ledger is None else f"at {file}"
         raise UserError(
-            f"There is no ledger in {directory.absolute()}; start a campaign with `screen run`, or "
-            "name the place with --directory or --ledger."
+            f"There is no ledger {where}; start a campaign with `screen run`, or name the place "
+            "with --directory or --ledger."
         )
     return open_ledger(directory.absolute(), ledger)
 
@@ -90,6 +93,8 @@ def _enter(run: CampaignRun) -> None:
         book.change_launcher(config.name, dump["launcher"])
         book.event(config.name, "launcher", dump["launcher"])
         dump = {**record.config, "launcher": dump["launcher"]}
+    if record is None:
+        _require_finished(run)
     begun = record is not None and any(
         r.status != RoundStatus.STARTED for r in book.rounds(config.name)
     )
@@ -97,6 +102,17 @@ def _enter(run: CampaignRun) -> None:
         config.name, dump, config.task, config.seed, versions(), None if begun else run.known,
         replace_untrained=True,
     )  # fmt: skip
+
+
+def _require_finished(run: CampaignRun) -> None:
+    """What another campaign still validates would change the known materials of this one."""
+    for name in predecessors(run.config.follows, run.ledger):
+        found = run.ledger.campaign(name)
+        if found is not None and found.status != FINISHED:
+            raise UserError(
+                f"Campaign '{name}', which 'follows' names, is not finished; go on with it first: "
+                f"screen resume {name}."
+            )
 
 
 def conclude(run: CampaignRun) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.options import AsJson, print_json
+from flows.options import AsJson, assignments, print_json
 from screening.errors import UserError
 
 if TYPE_CHECKING:
@@ -143,30 +143,6 @@ def _symbols(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
-def assignments(texts: list[str] | None) -> dict[str, Any]:
-    """``FIELD=VALUE`` texts as a dictionary; values are YAML.
-
-    Raises
-    ------
-    UserError
-        One of them is none.
-    """
-    import yaml
-
-    found = {}
-    for text in texts or []:
-        field, equals, value = text.partition("=")
-        if not equals or not field:
-            raise UserError(f"--set {text} is no assignment; write FIELD=VALUE.")
-        try:
-            found[field] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(
-                f"--set {text}: the value cannot be read; quote it as in YAML."
-            ) from None
-    return found
-
-
 def _validated(adapter: Any, values: dict[str, Any]) -> Any:
     from pydantic import ValidationError
 
@@ -202,11 +178,11 @@ def _show(pull: Any, output: Path | None, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     for line in _lines(pulled):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if output is not None:
-        console.print(f"Written: {output}", markup=False, soft_wrap=True)
+        console.print(f"Written: {output}", soft_wrap=True)
 
 
 def _lines(pulled: Pulled[Any]) -> list[str]:

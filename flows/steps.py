@@ -155,7 +155,7 @@ def pull(run: CampaignRun) -> Pool:
             f"encoder {encoder}": supported_elements(encoder),
             f"engine {engine.name}": engine.elements,
         },
-        [*(entry.material for entry in run.known), *run.tried],
+        [*(k.material for k in run.known if k.has_been_calculated), *run.tried],
         run.reporter.progress,
     )
     sources = {

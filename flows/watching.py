@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from dft.calculation import State
 from dft.launcher import Launcher, make_launcher
 from flows.bill import spent_core_hours
 from flows.config import Campaign, recorded_campaign
+from flows.limits import at_once_at_most
 from screening.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,13 +90,14 @@ class Watch:
         table = self.ledger.calculations(self.name)
         finished = table[table["wall_s"].notna() & ~table["shared"]]
         spent = spent_core_hours(self.ledger, self.name)
+        own = [w for w in watched if w.record.campaign == self.name]
         usual = [float(s) for s in finished["wall_s"] if s > 0]
         left = None if not usual else self._left(watched, statistics.median(usual))
         return {
             "campaign": self.name,
             "open": [w.to_dict() for w in watched],
             "finished": len(finished),
-            "core_hours": spent + sum(w.activity.core_hours for w in watched),
+            "core_hours": spent + sum(w.activity.core_hours for w in own),
             "seconds_left": left,
         }
 
@@ -109,17 +110,10 @@ class Watch:
         ]
         if not needs:
             return 0.0
-        at_once = min(_parallel(self.config), len(needs))
+        at_once = min(at_once_at_most(self.config), len(needs))
         return float(max(sum(needs) / at_once, max(needs)))
 
 
 def _elsewhere(record: CalculationRecord) -> Activity:
     since = "" if record.submitted_at is None else record.submitted_at.isoformat()
     return Activity(State.PENDING, f"elsewhere ({record.handle or 'nobody has it'})", since)
-
-
-def _parallel(config: Campaign) -> float:
-    values: Mapping[str, Any] = config.launcher.model_dump()
-    return int(
-        values.get("max_parallel") or values.get("max_jobs", 1000) * values.get("at_once", 1)
-    )

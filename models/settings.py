@@ -31,7 +31,7 @@ OURS_ALONE = (
 class ModelSettings(BaseModel):
     """Ensemble of gated equivariant readouts on a frozen open potential."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str = Field(
         OURS,

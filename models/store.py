@@ -39,6 +39,6 @@ def fit_or_reuse(
                 save(ensemble, directory)
             return ensemble
     ensemble = fit(known, settings, seed, cache, progress)
+    save(ensemble, store)  # first: what took hours must not be lost with a directory that is full
     save(ensemble, directory)
-    save(ensemble, store)
     return ensemble

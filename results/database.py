@@ -88,6 +88,18 @@ class Database:
             raise UserError(message) from error
 
 
+def sqlite_file(where: str | Path) -> Path | None:
+    """The file of a ledger, absolute; None if a server keeps it.
+
+    Raises
+    ------
+    UserError
+        No such place.
+    """
+    url = _parse(where)
+    return Path(str(url.database)) if url.drivername == "sqlite" else None
+
+
 def insert_missing(
     connection: Connection, table: type[Base], rows: Sequence[Mapping[str, Any]]
 ) -> None:

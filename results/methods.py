@@ -14,6 +14,7 @@ from markupsafe import Markup
 from results.schema import ACCEPTED
 from results.text import label_html, label_symbol
 from results.view import CampaignView
+from results.works import PUBLISHED, WORKS
 
 ENGINES = {"vasp": "VASP", "abinit": "ABINIT", "replay": "a table of known DFPT results"}
 SOURCES = {
@@ -75,9 +76,19 @@ def _model(view: CampaignView) -> list[Markup]:
     model = view.config.get("model")
     if not isinstance(model, Mapping) or "members" not in model:
         return []
+    potential = f"SevenNet ({model['encoder']})" if "encoder" in model else "SevenNet"
+    if published := model.get("name"):
+        return [
+            Markup(
+                "The electronic and ionic tensors were predicted by ensembles of {} networks of "
+                "the published model {}, trained with its authors' optimiser settings, each on its "
+                "own nine tenths of the known crystals that were not held out for calibration "
+                "(seed {}). Features of atoms, where it has any, and the distance from the "
+                "training set are from the interatomic potential {}."
+            ).format(model["members"], published, view.seed, potential)
+        ]
     # A campaign that another version began lacks some of its settings.
     details = [text.format(model[name]) for name, text in TRAINING.items() if name in model]
-    potential = f"SevenNet ({model['encoder']})" if "encoder" in model else "SevenNet"
     return [
         Markup(
             "The electronic and ionic tensors were predicted by an ensemble of {} gated "
@@ -91,24 +102,30 @@ def _model(view: CampaignView) -> list[Markup]:
 def _loop(view: CampaignView) -> list[Markup]:
     config = view.config
     acquisition = config.get("acquisition")
-    rounds = len(view.round_numbers)
-    if not isinstance(acquisition, Mapping) or not rounds:
+    if not isinstance(acquisition, Mapping) or view.calculations.empty:
         return []
+    per_round = view.calculations.groupby("round")["key"].nunique()
+    rounds, sizes = len(per_round), sorted({*per_round})
     chosen = ACQUISITIONS.get(str(acquisition.get("kind")), "an acquisition function")
     how = chosen.format(kappa=float(acquisition.get("kappa", acquisition.get("beta", 0.0)) or 0.0))
     calculations = view.calculations.drop_duplicates("key")
     accepted = int((calculations["verdict"] == ACCEPTED).sum())
     return [
         Markup(
-            "In {} of {} candidates each, the next calculations were chosen by {} of the figure of "
+            "In {} of {} each, the next calculations were chosen by {} of the figure of "
             "merit {}; accepted results were added to the training data of the next round. Of {} "
             "calculations {} were accepted and {} refused."
         ).format(
-            "1 round" if rounds == 1 else f"{rounds} rounds", config.get("batch", "several"), how,
+            "1 round" if rounds == 1 else f"{rounds} rounds", _range(sizes, "candidate"), how,
             label_html(label_symbol(view.task.label)), len(calculations), accepted,
             len(view.refused),
         )
     ]  # fmt: skip
+
+
+def _range(sizes: list[int], what: str) -> str:
+    numbers = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    return f"{numbers} {what}" if sizes[-1] == 1 else f"{numbers} {what}s"
 
 
 def _engine(view: CampaignView) -> list[Markup]:
@@ -163,11 +180,13 @@ def _used(view: CampaignView) -> list[str]:
         for node in (view.config.get("known"), view.config.get("candidates"))
         if isinstance(node, Mapping)
     }
+    model = str((view.config.get("model") or {}).get("name", ""))
     engines = {str(engine) for engine in view.validated["engine"]}
     functionals = {str(name) for name in view.validated["functional"]}
     wanted = {
         "dielectric-screen": True,
         "mao2024": True,
+        **{work: model.startswith(name) for name, work in PUBLISHED.items()},
         "park2024": True,
         "geiger2022": "e3nn" in view.versions,
         "ansel2024": "torch" in view.versions,
@@ -188,103 +207,6 @@ def _used(view: CampaignView) -> list[str]:
 def _entry(key: str, kind: str, fields: Mapping[str, str]) -> str:
     lines = [f"  {name} = {{{value}}}," for name, value in fields.items()]
     return "\n".join([f"@{kind}{{{key},", *lines, "}"])
-
-
-def _article(author: str, title: str, journal: str, year: str, doi: str, more: str = "") -> Any:
-    fields = {"author": author, "title": title, "journal": journal, "year": year, "doi": doi}
-    if more:
-        volume, _, pages = more.partition(":")
-        fields |= {"volume": volume} | ({"pages": pages} if pages else {})
-    return "article", fields
-
-
-WORKS: dict[str, tuple[str, Mapping[str, str]]] = {
-    "dielectric-screen": (
-        "software",
-        {"author": "{The dielectric-screen developers}", "title": "dielectric-screen"},
-    ),
-    "mao2024": _article(
-        "Mao, Zetian and Li, WenWen and Tan, Jethro",
-        "Dielectric tensor prediction for inorganic materials using latent information from "
-        "preferred potential",
-        "npj Computational Materials", "2024", "10.1038/s41524-024-01450-z",
-    ),
-    "park2024": _article(
-        "Park, Yutack and Kim, Jaesun and Hwang, Seungwoo and Han, Seungwu",
-        "Scalable parallel algorithm for graph neural network interatomic potentials in molecular "
-        "dynamics simulations",
-        "Journal of Chemical Theory and Computation", "2024", "10.1021/acs.jctc.4c00190", "20",
-    ),
-    "geiger2022": (
-        "misc",
-        {
-            "author": "Geiger, Mario and Smidt, Tess", "title": "e3nn: Euclidean Neural Networks",
-            "year": "2022", "eprint": "2207.09453", "archiveprefix": "arXiv",
-        },
-    ),
-    "ansel2024": (
-        "inproceedings",
-        {
-            "author": "Ansel, Jason and others",
-            "title": "PyTorch 2: Faster Machine Learning Through Dynamic Python Bytecode "
-            "Transformation and Graph Compilation",
-            "booktitle": "ASPLOS '24", "year": "2024", "doi": "10.1145/3620665.3640366",
-        },
-    ),
-    "ong2013": _article(
-        "Ong, Shyue Ping and others",
-        "Python Materials Genomics (pymatgen): A robust, open-source python library for materials "
-        "analysis",
-        "Computational Materials Science", "2013", "10.1016/j.commatsci.2012.10.028", "68:314--319",
-    ),
-    "togo2024": _article(
-        "Togo, Atsushi and Shinohara, Kohei and Tanaka, Isao",
-        "Spglib: a software library for crystal symmetry search",
-        "Science and Technology of Advanced Materials: Methods", "2024",
-        "10.1080/27660400.2024.2384822", "4",
-    ),
-    "rosen2024": _article(
-        "Rosen, Andrew S. and others",
-        "Jobflow: Computational Workflows Made Simple",
-        "Journal of Open Source Software", "2024", "10.21105/joss.05995", "9",
-    ),
-    "jain2013": _article(
-        "Jain, Anubhav and others",
-        "Commentary: The Materials Project: A materials genome approach to accelerating materials "
-        "innovation",
-        "APL Materials", "2013", "10.1063/1.4812323", "1",
-    ),
-    "andersen2021": _article(
-        "Andersen, Casper W. and others", "OPTIMADE, an API for exchanging materials data",
-        "Scientific Data", "2021", "10.1038/s41597-021-00974-z", "8",
-    ),
-    "baroni2001": _article(
-        "Baroni, Stefano and de Gironcoli, Stefano and Dal Corso, Andrea and Giannozzi, Paolo",
-        "Phonons and related crystal properties from density-functional perturbation theory",
-        "Reviews of Modern Physics", "2001", "10.1103/RevModPhys.73.515", "73:515--562",
-    ),
-    "gonze2020": _article(
-        "Gonze, Xavier and others",
-        "The Abinit project: Impact, environment and recent developments",
-        "Computer Physics Communications", "2020", "10.1016/j.cpc.2019.107042", "248",
-    ),
-    "kresse1996": _article(
-        "Kresse, Georg and Furthmüller, Jürgen",
-        "Efficient iterative schemes for ab initio total-energy calculations using a plane-wave "
-        "basis set",
-        "Physical Review B", "1996", "10.1103/PhysRevB.54.11169", "54:11169--11186",
-    ),
-    "perdew1996": _article(
-        "Perdew, John P. and Burke, Kieron and Ernzerhof, Matthias",
-        "Generalized Gradient Approximation Made Simple",
-        "Physical Review Letters", "1996", "10.1103/PhysRevLett.77.3865", "77:3865--3868",
-    ),
-    "perdew2008": _article(
-        "Perdew, John P. and others",
-        "Restoring the Density-Gradient Expansion for Exchange in Solids and Surfaces",
-        "Physical Review Letters", "2008", "10.1103/PhysRevLett.100.136406", "100",
-    ),
-}  # fmt: skip
 
 
 def provenance(view: CampaignView) -> Iterable[Mapping[str, Any]]:

@@ -6,14 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, inspect, select
+from sqlalchemy import Connection, Select, inspect, select, update
 
 from results import encoding
 from results import schema as t
 from results.database import Database, insert_missing, insert_once
 from results.ledger import Ledger
+from results.schema import CalculationStatus
 from screening.errors import UserError
 from screening.io import stable_hash
+
+OUTCOME = ("status", "directory", "finished_at", "cpu_s", "wall_s", "output")
+"""What the end of a calculation settles."""
 
 Row = dict[str, Any]
 Rows = dict[str, list[Row]]
@@ -55,7 +59,9 @@ def dump_campaign(ledger: Ledger, name: str) -> str:
 def load_campaign(ledger: Ledger, text: str, move: Move, finish: Callable[[], None]) -> str:
     """Enter the rows of :func:`dump_campaign` into a ledger, all or none; the campaign's name.
 
-    A calculation that the ledger has already stays as it is there, and is shared.
+    A calculation that the ledger has already is shared, and stays as it is there unless it is
+    finished only in what is entered. One that another campaign of the other ledger paid for counts
+    as the campaign's own where that one is not.
 
     Parameters
     ----------
@@ -88,6 +94,7 @@ def load_campaign(ledger: Ledger, text: str, move: Move, finish: Callable[[], No
         _enter(connection, t.Material, moved["material"])
         paid = [{**row, "campaign_id": owner} for row in moved["calculation"]]
         _enter(connection, t.Calculation, paid)
+        _conclude(connection, paid)
         _enter(connection, t.Verdict, moved["verdict"])
         for table in (t.Prediction, t.Selection):
             entries = moved[table.__tablename__]
@@ -116,6 +123,19 @@ def _read(connection: Connection, table: type[t.Base], question: Select[Any]) ->
 def _enter(connection: Connection, table: type[t.Base], rows: Sequence[Row]) -> None:
     _with_moments(table, rows)
     insert_missing(connection, table, rows)
+
+
+def _conclude(connection: Connection, rows: Sequence[Row]) -> None:
+    """What is open in this ledger and finished in the other one need not be done again."""
+    for row in rows:
+        if row["status"] == CalculationStatus.FINISHED:
+            outcome = {name: row[name] for name in OUTCOME}
+            connection.execute(
+                update(t.Calculation)
+                .where(t.Calculation.key == row["key"])
+                .where(t.Calculation.status != CalculationStatus.FINISHED)
+                .values(**outcome)
+            )
 
 
 def _with_moments(table: type[t.Base], rows: Sequence[Row]) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from screening.errors import UserError
-from screening.material import Material
+from screening.material import NEAREST, Material, has_overlaps
 from screening.pulling import PulledCandidates, Refusals
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 DATABASES = (".db", ".json")
 XYZ = (".xyz", ".extxyz")
@@ -43,7 +47,13 @@ def read_ase(path: Path) -> PulledCandidates:
         elif material_id in items:
             refused.add("a second record with the same id", material_id)
         else:
-            items[material_id] = _material(material_id, atoms, values, path)
+            structure = _structure(atoms)
+            if has_overlaps(structure):
+                refused.add(f"atoms closer than {NEAREST:g} Å to each other", material_id)
+                continue
+            items[material_id] = Material(
+                material_id, structure, band_gap=_gap(values), source=path.name
+            )
     if not items:
         raise UserError(
             f"{path} holds no usable crystal ({offered} records"
@@ -108,14 +118,13 @@ def _why_not(atoms: Any, values: dict[str, Any]) -> str:
     return ""
 
 
-def _material(material_id: str, atoms: Any, values: dict[str, Any], path: Path) -> Material:
+def _structure(atoms: Any) -> Structure:
     from pymatgen.core import Lattice, Structure
 
     lattice = Lattice(atoms.cell.array)
-    structure = Structure(
+    return Structure(
         lattice, atoms.get_chemical_symbols(), atoms.positions, coords_are_cartesian=True
     )
-    return Material(material_id, structure, band_gap=_gap(values), source=path.name)
 
 
 def _gap(values: dict[str, Any]) -> float | None:
@@ -124,6 +133,6 @@ def _gap(values: dict[str, Any]) -> float | None:
             gap = float(values[name])
         except (KeyError, TypeError, ValueError):
             continue
-        if gap == gap and gap >= 0:
+        if 0 <= gap < math.inf:
             return gap
     return None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from fnmatch import fnmatch
 from pathlib import Path
 
 from screening.errors import UserError
-from screening.material import Material
+from screening.material import Material, require_gap
 from screening.tables import read_frame
 
 PATTERNS = ("*.cif", "*.vasp", "POSCAR*", "CONTCAR*")
@@ -72,7 +73,13 @@ def _id(name: str) -> str:
 
 
 def read_gaps(path: Path) -> dict[str, float]:
-    """Band gaps in eV by id, from a CSV with `material_id` or `file`, and `band_gap`."""
+    """Band gaps in eV by id, from a CSV with `material_id` or `file`, and `band_gap`.
+
+    Raises
+    ------
+    UserError
+        The table cannot be read, or a gap is no number, negative or infinite.
+    """
     frame = read_frame(path)
     key = next((column for column in ("material_id", "file") if column in frame), None)
     if key is None or "band_gap" not in frame:
@@ -83,7 +90,10 @@ def read_gaps(path: Path) -> dict[str, float]:
             gaps[_id(str(name))] = float(gap)
         except (TypeError, ValueError):
             raise UserError(f"{path}: the band gap of '{name}' is {gap!r}, not a number.") from None
-    return {name: gap for name, gap in gaps.items() if gap == gap}
+    known = {name: gap for name, gap in gaps.items() if not math.isnan(gap)}
+    for name, gap in known.items():
+        require_gap(gap, f"{name} in {path}")
+    return known
 
 
 def read_structure(path: Path, band_gap: float | None = None) -> Material:
@@ -105,7 +115,7 @@ def read_structure(path: Path, band_gap: float | None = None) -> Material:
         raise UserError(
             f"{path} cannot be read as a structure ({reason}); repair or remove it."
         ) from None
-    material = Material(_id(path.name), structure, band_gap=band_gap, source=path.parent.name)
-    if not material.structure.is_valid(tol=0.5):
-        raise UserError(f"{path} has atoms closer than 0.5 Å to each other; repair or remove it.")
-    return material
+    try:
+        return Material(_id(path.name), structure, band_gap=band_gap, source=path.parent.name)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None

@@ -64,6 +64,22 @@ def atomic_write(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(data)
 
 
+def require_writable(directory: Path) -> None:
+    """Make a directory and see that files can be written there, before long work that ends in one.
+
+    Raises
+    ------
+    UserError
+        They cannot.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise unwritable(directory, error) from error
+
+
 def unwritable(path: Path, error: OSError) -> UserError:
     """The sentence for a path that cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

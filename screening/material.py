@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ from screening.tensors import DielectricTensors
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+NEAREST = 0.5
+"""Å; atoms nearer than this lie on top of each other, for the bond of H2 has 0.74."""
+
 # Ne and Ar have none; pymatgen asks when it puts a formula in order, and says so each time.
 warnings.filterwarnings("ignore", message="No Pauling electronegativity")
 
@@ -27,6 +31,11 @@ class Material:
     The structure may be given as pymatgen's object or as the JSON text of ``Structure.as_dict()``;
     text is parsed on first use, so that a table of 20,000 rows can be filtered without paying for
     the structures it drops.
+
+    Raises
+    ------
+    UserError
+        A band gap that is negative or not finite.
     """
 
     def __init__(
@@ -45,6 +54,8 @@ class Material:
         self.band_gap = band_gap
         self.energy_above_hull = energy_above_hull
         self.source = source
+        if band_gap is not None:
+            require_gap(band_gap, material_id)
         self.formula = formula or self.structure.composition.reduced_formula
         self.n_sites = n_sites if n_sites is not None else len(self.structure)
 
@@ -55,7 +66,8 @@ class Material:
         Raises
         ------
         UserError
-            The text is no structure, or sites are disordered or partially occupied.
+            The text is no structure, or sites are disordered, partially occupied or on top of
+            each other.
         """
         structure = self._given
         if isinstance(structure, str):
@@ -69,6 +81,11 @@ class Material:
             raise UserError(
                 f"The structure of {self.material_id} has disordered or partially occupied sites; "
                 "give an ordered approximant or leave it out."
+            )
+        if has_overlaps(structure):
+            raise UserError(
+                f"The structure of {self.material_id} has atoms closer than {NEAREST:g} Å to each "
+                "other; correct it or leave it out."
             )
         return structure
 
@@ -150,6 +167,34 @@ class KnownMaterial:
     functional: str
     extras: dict[str, Any] = field(default_factory=dict)
     asked: Material | None = None
+
+    @property
+    def has_been_calculated(self) -> bool:
+        """Whether a tensor is known, and not a mean alone, such as a refractive index gives.
+
+        Where there is no ionic part beside the electronic one, whoever calculated them refused it.
+        """
+        return self.tensors.electronic is not None or self.tensors.ionic is not None
+
+
+def require_gap(band_gap: float, material_id: str) -> None:
+    """Refuse a band gap (eV) that is none.
+
+    Raises
+    ------
+    UserError
+        It is negative or not finite.
+    """
+    if not 0 <= band_gap < math.inf:
+        raise UserError(
+            f"The band gap of {material_id} is {band_gap:g} eV; correct it, or leave it out where "
+            "it is not known."
+        )
+
+
+def has_overlaps(structure: Structure) -> bool:
+    """Whether two atoms, or an atom and its own image, lie on top of each other."""
+    return len(structure.get_neighbor_list(NEAREST)[3]) > 0
 
 
 def structure_hash(structure: Structure) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from screening.errors import UserError
 from screening.http import PoliteSession, place, require_safe
 from screening.io import atomic_write, stable_hash
-from screening.material import Material
+from screening.material import NEAREST, Material, has_overlaps
 from screening.pulling import PullContext, PulledCandidates, Refusals
 from screening.settings import OptimadeSource
 
@@ -206,8 +207,10 @@ def _material(name: str, attributes: dict[str, Any], gap: str | None, provider: 
     if abs(np.linalg.det(lattice)) < 1.0:
         raise _RefusedError("malformed entry")
     structure = Structure(Lattice(lattice), symbols, positions, coords_are_cartesian=True)
+    if has_overlaps(structure):
+        raise _RefusedError(f"atoms closer than {NEAREST:g} Å to each other")
     value = attributes.get(gap) if gap else None
-    band_gap = float(value) if isinstance(value, int | float) and value >= 0 else None
+    band_gap = float(value) if isinstance(value, int | float) and 0 <= value < math.inf else None
     return Material(name, structure, band_gap=band_gap, source=f"OPTIMADE {provider}")
 
 

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 
 class Settings(BaseModel):
-    """Base of all settings: unknown keys are mistakes, values do not change."""
+    """Base of all settings: unknown keys are mistakes, numbers finite, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class BuiltinSource(Settings, title="Built-in"):

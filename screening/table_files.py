@@ -52,4 +52,5 @@ def _known(known: KnownMaterial) -> dict[str, Any]:
         "functional": known.functional,
         "eps_electronic": tensors["electronic"],
         "eps_ionic": tensors["ionic"],
+        **known.extras,
     }

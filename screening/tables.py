@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from screening.errors import UserError
-from screening.material import KnownMaterial, Material
+from screening.material import KnownMaterial, Material, require_gap
 from screening.tensors import DielectricTensors, read_tensor
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def read_usable_candidates(path: Path) -> tuple[list[Material], list[str]]:
     Returns
     -------
     tuple
-        The materials, their structures read, and why each of the others was refused.
+        The materials, their structures and elements read, and why each of the others was refused.
     """
     frame = read_frame(path)
     _require(frame, ["material_id", "structure"], str(path))
@@ -60,7 +60,8 @@ def read_usable_candidates(path: Path) -> tuple[list[Material], list[str]]:
     for row in _rows(frame):
         try:
             material = _material(row, str(path))
-            material.structure  # noqa: B018 - only reading it tells whether it can be used
+            # Only reading them tells whether they can be used.
+            material.structure, material.elements  # noqa: B018
             materials.append(material)
         except UserError as error:
             reasons.append(str(error))
@@ -108,7 +109,7 @@ def usable_from_frame(frame: pd.DataFrame, what: str) -> tuple[list[KnownMateria
             reasons.append(str(error))
     if not known:
         raise UserError(reasons[0] if reasons else f"{what} has no rows.")
-    return known, reasons
+    return _unique_known(known, what), reasons
 
 
 def known_from_frame(frame: pd.DataFrame, what: str) -> list[KnownMaterial]:
@@ -118,11 +119,7 @@ def known_from_frame(frame: pd.DataFrame, what: str) -> list[KnownMaterial]:
         _require(frame, ["eps_electronic"], what)
     if not {"eps_ionic", "eps_total", *MEANS} & {*frame.columns}:
         raise UserError(f"{what} has no column 'eps_ionic' or 'eps_total'; add one of them.")
-    known = [_known(row, what) for row in _rows(frame)]
-    labels = [f"{k.material.material_id} ({k.functional})" for k in known]
-    kept = _unique([k.material for k in known], labels, what)
-    wanted = {id(material) for material in kept}
-    return [k for k in known if id(k.material) in wanted]
+    return _unique_known([_known(row, what) for row in _rows(frame)], what)
 
 
 def read_frame(path: Path) -> pd.DataFrame:
@@ -197,12 +194,15 @@ def _material(row: dict[str, Any], what: str) -> Material:
         raise UserError(f"{what} has a row without material_id or structure; fill it or drop it.")
     material_id = str(row["material_id"])
     structure = row["structure"]
+    band_gap = _number(row, "band_gap", material_id, what, float)
+    if band_gap is not None:
+        require_gap(band_gap, f"{material_id} in {what}")
     return Material(
         material_id,
         structure if isinstance(structure, str) else json.dumps(structure, default=_plain),
         formula=str(row["formula"]) if "formula" in row else None,
         n_sites=_number(row, "nsites", material_id, what, int),
-        band_gap=_number(row, "band_gap", material_id, what, float),
+        band_gap=band_gap,
         energy_above_hull=_number(row, "e_above_hull", material_id, what, float),
         source=str(row.get("source", Path(what).name)),
     )
@@ -291,6 +291,14 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError
+
+
+def _unique_known(known: list[KnownMaterial], what: str) -> list[KnownMaterial]:
+    """As :func:`_unique`; one id may have tensors of several functionals."""
+    labels = [f"{k.material.material_id} ({k.functional})" for k in known]
+    kept = _unique([k.material for k in known], labels, what)
+    wanted = {id(material) for material in kept}
+    return [k for k in known if id(k.material) in wanted]
 
 
 def _unique(materials: list[Material], labels: list[str], what: str) -> list[Material]:

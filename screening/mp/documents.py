@@ -159,12 +159,15 @@ def _material(row: Row, source: str) -> Material:
     formula = summary.get("formula_pretty")
     if summary.get("nsites") not in (None, n_sites):
         raise _RefusedError("malformed document: number of atoms and structure differ")
+    band_gap = _number(summary, "band_gap")
+    if band_gap is not None and band_gap < 0:
+        raise _RefusedError("malformed document: band_gap")
     material = Material(
         row.material_id,
         row.structure,
         formula=formula if isinstance(formula, str) and formula else None,
         n_sites=n_sites,
-        band_gap=_number(summary, "band_gap"),
+        band_gap=band_gap,
         energy_above_hull=_number(summary, "energy_above_hull"),
         source=source,
     )

@@ -6,6 +6,7 @@ import builtins
 import json
 import re
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def test_handed_over_once_executed_once_and_collected(
         assert launcher.poll(keys) == dict.fromkeys(keys, State.PENDING)
     assert project.controller.count_flows() == 3
     activity = launcher.look(keys)[keys[1]]
+    assert datetime.fromisoformat(activity.since).tzinfo is not None
     assert re.fullmatch(r"job \d on here", activity.where) and activity.note == "ready"
     project.run()
     launcher = launcher_of(bench, cores=4)

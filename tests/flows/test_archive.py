@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sqlite3
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ def test_export_import_resume_picks_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(flows.campaign, "calculate", stop)
         assert screen(half, f"{COMMAND} {quick}").status == 2
+    os.utime(half / "candidates.csv", (0, 0))  # as files from some archives are
     exported = screen(half, "export t -o t.zip")
     assert exported.status == 0 and exported.out.strip() == "t.zip"
     (half / "t.zip").rename(there / "t.zip")
@@ -78,6 +81,7 @@ def test_export_import_resume_picks_the_same(
         ({"format": 1}, "no zip file that `screen export` wrote"),
         ({"format": 99, "campaign": "t", "campaigns": ["t"]}, "a newer version"),
         ({"format": 1, "campaign": "t", "campaigns": ["t"]}, "is damaged"),
+        ({"format": 1, "campaign": "t", "campaigns": ["../../t"]}, "no zip file that"),
     ],
 )
 def test_what_is_no_export(tmp_path: Path, screen: Any, content: Any, message: str) -> None:
@@ -102,6 +106,18 @@ def test_a_file_outside_the_campaign_is_refused(tmp_path: Path, screen: Any) -> 
     assert not list(tmp_path.rglob("outside"))
 
 
+def test_an_archive_with_flipped_bytes(tmp_path: Path, screen: Any) -> None:
+    path = tmp_path / "flipped.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        manifest = {"format": 1, "campaign": "t", "campaigns": ["t"], "filler": "ab" * 5000}
+        archive.writestr("manifest.json", json.dumps(manifest))
+    data = bytearray(path.read_bytes())
+    data[50:60] = bytes(255 - byte for byte in data[50:60])
+    path.write_bytes(data)
+    done = screen(tmp_path, "import flipped.zip")
+    assert done.status == 2 and "no zip file that" in done.message
+
+
 def test_a_campaign_that_follows_another(
     tmp_path: Path, screen: Any, quick: str, ledger_of: Any
 ) -> None:
@@ -115,5 +131,9 @@ def test_a_campaign_that_follows_another(
     assert len(book.known("b")) == len(book.known("a")) + (first["verdict"] == "accepted").sum()
     wrong = screen(tmp_path, f"run --name c --set follows=nobody {quick}")
     assert wrong.status == 2 and "There is no campaign 'nobody'" in wrong.message
+    with sqlite3.connect(tmp_path / "campaigns" / "ledger.sqlite") as connection:
+        connection.execute("update campaign set status = 'running' where name = 'a'")
+    early = screen(tmp_path, f"run --name e --set follows=a {quick}")
+    assert early.status == 2 and "Campaign 'a', which 'follows' names, is not finished" in early.err
     itself = screen(tmp_path, f"run --name d --set follows=d {quick}")
     assert itself.status == 2 and "cannot follow itself" in itself.message

@@ -12,7 +12,9 @@ import pytest
 
 from flows.bill import spent_core_hours, taken
 from flows.config import build_campaign
+from flows.notifications import BUDGET_NEARLY_SPENT, news
 from flows.watching import Watch
+from results.view import CampaignView
 from screening.errors import UserError
 
 Ledgers = Callable[[Path], Any]
@@ -83,6 +85,10 @@ def test_a_budget_ends_a_campaign_before_it_is_exceeded(
     assert ledger.finished("vasp", settings) == []
     events = ledger.events("high-k")
     assert "budget" in set(events["kind"])
+    view = CampaignView.from_ledger(ledger, "high-k")
+    told = [dict(news(view, 1, spent)).get(BUDGET_NEARLY_SPENT) for spent in (0.06, 0.08)]
+    assert told == [None, "'high-k' has spent 0.08 of its 0.1 core-hours."]
+    assert BUDGET_NEARLY_SPENT in dict(news(view, 1, 0.06, ended=True))
     again = screen(tmp_path, "resume high-k --json")
     assert again.json == done.json
 

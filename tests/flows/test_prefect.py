@@ -94,11 +94,14 @@ def test_deployments(server: str, tmp_path: Path, screen: Any) -> None:
     from prefect.client.orchestration import get_client
 
     for rounds in (2, 5):
-        done = screen(tmp_path, f'deploy --rounds {rounds} --cron "0 2 * * *" --timezone UTC')
+        words = f'deploy --rounds {rounds} --ledger my.sqlite --cron "0 2 * * *" --timezone UTC'
+        done = screen(tmp_path, words)
         assert done.status == 0 and "Runs at '0 2 * * *' (UTC)" in done.out, done.err
     with get_client(sync_client=True) as client:
         (made,) = client.read_deployments()
         assert made.parameters["campaign"]["rounds"] == 5 and made.enforce_parameter_schema
+        # A worker runs it in a folder of its own, which it then deletes.
+        assert made.parameters["ledger"] == str(tmp_path / "my.sqlite")
         assert [s.schedule.cron for s in made.schedules] == ["0 2 * * *"]
         assert made.work_pool_name == "dielectric-screening"
         assert made.global_concurrency_limit.limit == 1
@@ -127,6 +130,7 @@ def test_the_written_deployment_is_that_of_the_command() -> None:
     assert getattr(importlib.import_module(module), name) is scheduled
     assert Campaign.model_validate(entry["parameters"]["campaign"]).task == "high-k"
     assert entry["work_pool"]["name"] == POOL
+    assert entry["work_pool"]["job_variables"]["working_dir"] == "."
     assert entry["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sqlalchemy import select
 from results import encoding
 from results.ledger import Ledger
 from results.schema import Base, RoundStatus
+from results.transfer import dump_campaign, load_campaign
 from screening.errors import UserError
 
 # The keys that JSON text uses for itself are among the likely ones.
@@ -404,3 +406,22 @@ def test_tensors_survive_the_database(ledger: Ledger, samples: Any, tensors: np.
     assert record is not None
     calculated = [record.tensors.electronic, record.tensors.ionic]
     assert same(np.array(calculated).tolist(), tensors[0].tolist())
+
+
+def test_what_is_open_here_and_finished_elsewhere(
+    ledger: Ledger, samples: Any, tmp_path: Path
+) -> None:
+    """An imported campaign brings its results; nobody calculates them again."""
+    other = Ledger(tmp_path / "other.sqlite")
+    material = samples.material(3)
+    selection, planned = samples.plan(material)
+    for book, name in ((ledger, "alpha"), (other, "beta")):
+        book.select(trained(book, samples, name), [selection], [planned], [material])
+    output = {"cpu_s": 3.0, "wall_s": 2.0}
+    other.record_result(planned.key, output, "accepted", "", np.eye(3), 2 * np.eye(3), "PBE")
+    load_campaign(ledger, dump_campaign(other, "beta"), lambda _, row: row, lambda: None)
+    assert ledger.pending("alpha") == ledger.pending("beta") == []
+    record = ledger.calculation(planned.key)
+    assert record is not None and record.campaign == "alpha"
+    assert (record.status, record.verdict, record.output) == ("finished", "accepted", output)
+    assert record.cpu_s == 3.0 and record.tensors.ionic == pytest.approx(2 * np.eye(3))

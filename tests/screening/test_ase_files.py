@@ -13,6 +13,7 @@ from screening.pulling import PullContext
 from screening.settings import AseSource
 from screening.sources import pull_candidates
 
+ON_TOP = "atoms closer than 0.5 Å to each other"
 NAMES = ("rutile", "MoS2", "baddeleyite")
 
 
@@ -74,19 +75,21 @@ def test_ids_and_gaps_may_be_missing(atoms: list[Any], tmp_path: Path) -> None:
 
 
 def test_what_is_no_ordered_crystal_is_counted(atoms: list[Any], tmp_path: Path) -> None:
-    slab, cluster, ghost, twin = (atoms[0].copy() for _ in range(4))
+    slab, cluster, ghost, twin, heap = (atoms[0].copy() for _ in range(5))
     slab.pbc = [True, True, False]
     cluster.cell = np.zeros((3, 3))
     ghost.numbers[0] = 0
     slab.info["material_id"], cluster.info["material_id"] = "slab", "cluster"
-    ghost.info["material_id"] = "ghost"
-    pulled = pull(write(tmp_path / "a.db", [*atoms, slab, cluster, ghost, twin]))
+    ghost.info["material_id"], heap.info["material_id"] = "ghost", "heap"
+    heap.positions[1] = heap.positions[0]
+    pulled = pull(write(tmp_path / "a.db", [*atoms, slab, cluster, ghost, twin, heap]))
     assert pulled.refused.counts() == {
         "not periodic in three dimensions": 2,
         "a second record with the same id": 1,
         "an atom of no element (X)": 1,
+        ON_TOP: 1,
     }
-    assert len(pulled.items) == 3 and pulled.offered == 7
+    assert len(pulled.items) == 3 and pulled.offered == 8
 
 
 def test_files_that_cannot_be_read(atoms: list[Any], tmp_path: Path) -> None:

@@ -14,7 +14,13 @@ from screening.errors import UserError
 from screening.pulling import PullContext
 from screening.settings import TableSource
 from screening.sources import pull_candidates
-from screening.tables import read_candidates, read_known
+from screening.table_files import write_table
+from screening.tables import (
+    read_candidates,
+    read_known,
+    read_usable,
+    read_usable_candidates,
+)
 from screening.tensors import DielectricTensors
 
 Row = dict[str, Any]
@@ -226,6 +232,8 @@ BAD_CELLS = {
     "an asymmetric tensor": ({"eps_ionic": "[[1,9,0],[0,1,0],[0,0,1]]"}, "not symmetric"),
     "another frame": ({"eps_ionic": "[[9,0,0],[0,1,0],[0,0,1]]"}, "point group"),
     "text for a gap": ({"band_gap": "wide"}, "band_gap of rutile"),
+    "a gap for unknown": ({"band_gap": -1}, "The band gap of rutile"),
+    "an infinite gap": ({"band_gap": float("inf")}, "The band gap of rutile"),
     "text for a hull energy": ({"e_above_hull": "low"}, "e_above_hull of rutile"),
     "an infinite number of atoms": ({"nsites": float("inf")}, "nsites of rutile"),
     "text for a flag": ({"use_ionic": "perhaps"}, "use_ionic of rutile"),
@@ -256,6 +264,12 @@ def with_position(structure: str, value: float) -> str:
     return json.dumps(content)
 
 
+def on_top(structure: str) -> str:
+    content = json.loads(structure)
+    content["sites"][1]["abc"] = content["sites"][0]["abc"]
+    return json.dumps(content)
+
+
 def with_occupancy(structure: str, value: float) -> str:
     content = json.loads(structure)
     content["sites"][1]["species"][0]["occu"] = value
@@ -273,6 +287,7 @@ BAD_STRUCTURES: dict[str, Callable[[str], Any]] = {
     "a position that is not a number": lambda s: with_position(s, float("nan")),
     "an infinite position": lambda s: with_position(s, float("inf")),
     "a flat cell": lambda s: damaged(s, lattice={"matrix": [[1, 0, 0], [2, 0, 0], [0, 0, 1]]}),
+    "two atoms in one place": on_top,
     "a partly occupied site": lambda s: with_occupancy(s, 0.5),
 }
 
@@ -297,6 +312,28 @@ def test_repeated_rows_are_merged(row: Row, write: Write) -> None:
     path = write([row, other, row, row])
     assert [k.functional for k in read_known(path)] == ["PBE", "PBEsol"]
     assert [m.material_id for m in read_candidates(path)] == ["rutile"]
+    assert [k.functional for k in read_usable(path)[0]] == ["PBE", "PBEsol"]
+
+
+def test_what_can_be_predicted_is_told_from_the_rest(row: Row, write: Write) -> None:
+    structure = row["structure"]
+    formula = {**row, "material_id": "sand", "formula": "sand?"}
+    twins = {**row, "material_id": "twins", "structure": on_top(structure)}
+    usable, reasons = read_usable_candidates(write([row, formula, twins]))
+    assert [m.material_id for m in usable] == ["rutile"]
+    assert len(reasons) == 2
+    assert "sand" in reasons[0] and "closer than 0.5 Å" in reasons[1]
+
+
+@pytest.mark.parametrize("name", ["copy.jsonl", "copy.parquet"])
+def test_a_copy_has_all_that_is_known(
+    name: str, rows: list[Row], write: Write, tmp_path: Path
+) -> None:
+    known = read_known(write(rows))
+    write_table(known, tmp_path / name)
+    copied = read_known(tmp_path / name)
+    assert any(k.extras for k in known)
+    assert [k.extras for k in copied] == [k.extras for k in known]
 
 
 def test_one_id_with_two_structures_is_refused(

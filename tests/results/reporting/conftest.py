@@ -55,7 +55,8 @@ class Example:
         symbols = [el.symbol for el, n in Composition(formula).items() for _ in range(int(n))]
         rng = np.random.default_rng(sum(map(ord, formula)))
         lattice = Lattice.orthorhombic(*(3.9 + 2 * rng.random(3)))
-        return Structure(lattice, symbols, rng.random((len(symbols), 3)))
+        places = np.unravel_index(rng.permutation(27)[: len(symbols)], (3, 3, 3))
+        return Structure(lattice, symbols, np.array(places).T / 3)
 
     @classmethod
     @functools.cache

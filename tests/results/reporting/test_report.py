@@ -14,6 +14,7 @@ import pytest
 import yaml
 from plotly.offline import get_plotlyjs
 
+from results.methods import bibtex, methods
 from results.report import render_report, write_report
 from results.text import fixed, number
 from screening.errors import UserError
@@ -295,6 +296,23 @@ def test_unfinished_campaigns(
     assert sentence in re.sub(r"\s+", " ", re.sub("<[^>]+>", "", text))
     assert len(page.data["figures"]) == figures
     assert not re.search(r"\b(nan|None|NaT|inf)\b", page.text)
+
+
+def test_the_methods_are_those_of_the_campaign(example: Any) -> None:
+    """Of the model that it used, and of the rounds as a budget left them."""
+    config = dict(example.view().config)
+    ours, published = (
+        example.view(config={**config, "model": {"members": 5, "encoder": "7net-l3i5", **name}})
+        for name in ({}, {"name": "goectp-icom+pretrained", "learning_rate": 0.003})
+    )
+    assert "5 gated equivariant readouts" in methods(ours) and "hua2024" not in bibtex(ours)
+    assert "5 networks of the published model goectp-icom+pretrained" in methods(published)
+    assert "0.003" not in methods(published) and "gated" not in methods(published)
+    assert "@misc{hua2024," in bibtex(published)
+    calculations = example.calculations("high-k", 2, 6, 5).iloc[:8]
+    acquisition = {"acquisition": {"kind": "greedy"}}
+    cut = example.view(config=config | acquisition, rounds=2, calculations=calculations)
+    assert "In 2 rounds of 2 to 6 candidates each" in methods(cut)
 
 
 def test_a_material_without_band_gap_is_validated_all_the_same(example: Any) -> None:
