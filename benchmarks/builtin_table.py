@@ -24,6 +24,7 @@ from dft.calculation import Calculation
 from dft.cost import HOUR_S
 from dft.engine import CalculationOutput
 from dft.gate import judge
+from screening.io import atomic_write
 from screening.prototypes import SOURCES, Crystal, crystals
 
 TABLE = Path("screening/data/abinit-prototypes.jsonl")
@@ -59,8 +60,10 @@ def main() -> None:
     for material, calculation in calculate(engine, queue, given.directory, given.parallel):
         name = material.material_id
         row = record(by_name[name], calculation, engine)
-        with given.table.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        # Whole or not at all, for the software reads this file; another copy may write it as well.
+        lines = [json.dumps(r, ensure_ascii=False) for r in rows(given.table) if r["name"] != name]
+        lines.append(json.dumps(row, ensure_ascii=False))
+        atomic_write(given.table, "\n".join(lines) + "\n")
         print(
             f"{time.strftime('%H:%M:%S')} {name} {row['status']}, {row['cpu_s']:.0f} CPU s, "
             f"{seconds[name]:.0f} expected; {row['detail']}",

@@ -31,20 +31,21 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {TARGET}")
     given = parser.parse_args()
     lines = given.table.read_text(encoding="utf-8").splitlines()
-    rows = [row for line in lines for row in examples(json.loads(line))]
+    crystals = [examples(json.loads(line)) for line in lines]
+    rows = [row for crystal in crystals for row in crystal]
     print(f"{len(rows)} calculations")
     model = CostModel.fit(rows, MACHINE)
     for feature, exponent in zip(FEATURES, model.coefficients[1:], strict=True):
         print(f"  exponent of {feature:14} {exponent:+.2f}")
-    errors = []
-    for index, (left, seconds) in enumerate(rows):
-        others = CostModel.fit([*rows[:index], *rows[index + 1 :]], MACHINE)
-        errors.append(np.log(others.predict(left).core_hours * 3600 / seconds))
-    inside = [
-        c.low * 3600 <= s <= c.high * 3600 for f, s in rows for c in [model.predict(f)]
-    ]  # fmt: skip
+    errors, inside = [], []
+    for left_out in crystals:
+        others = CostModel.fit([r for c in crystals if c is not left_out for r in c], MACHINE)
+        for attempt, seconds in left_out:
+            cost = others.predict(attempt)
+            errors.append(np.log(cost.core_hours * 3600 / seconds))
+            inside.append(cost.low * 3600 <= seconds <= cost.high * 3600)
     print(
-        f"leave one out: typical factor {np.exp(np.sqrt(np.mean(np.square(errors)))):.2f}, "
+        f"leave one crystal out: typical factor {np.exp(np.sqrt(np.mean(np.square(errors)))):.2f}, "
         f"median {np.exp(np.median(np.abs(errors))):.2f}, worst "
         f"{np.exp(np.max(np.abs(errors))):.2f}; within the error bar {np.mean(inside):.0%}"
     )

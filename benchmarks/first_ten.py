@@ -76,7 +76,7 @@ def main() -> None:
             pool = filter_candidates(
                 offered, task, FilterSettings(),
                 {"encoder": supported_elements(cache.encoder_name)},
-                [k.material for k in known], reporter.progress,
+                [k.material for k in known if k.has_been_calculated], reporter.progress,
             )  # fmt: skip
             print(f"\n## {name}\n\n{pool.summary()}.\n")
             prediction, values = screened(ensemble, cache, task, pool.candidates, reporter)

@@ -79,7 +79,7 @@ def campaign(
 
     if own_machine:
         socket.gethostname = lambda: f"machine-{number}"
-        own_disk(home / "machine")
+        own_machine = own_disk(home / "machine")
     spent: list[float] = []
     for name in ("claim", "pending", "selections", "select", "record_result", "calculation",
                  "finish_round", "record_predictions", "start_round", "event"):  # fmt: skip
@@ -101,16 +101,21 @@ def campaign(
             steps.calculate(run, turn)
             steps.gate(run, turn)
             run.ledger.finish_round(record.id)
-    starts = executions(directory) if own_machine else {}
+    starts = executions(directory) if own_machine else None
     return {"calls": len(spent), "seconds": sum(spent), "slowest": max(spent), "starts": starts}
 
 
-def own_disk(place: Path) -> None:
-    """Have this process, and what it starts, see an empty file system at ``place``, if allowed."""
+def own_disk(place: Path) -> bool:
+    """Have this process, and what it starts, see an empty file system at ``place``, if allowed.
+
+    Returns whether it was.
+    """
     place.mkdir(parents=True, exist_ok=True)
-    if os.getuid() == 0 and ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0:
-        for command in ("mount --make-rprivate /", f"mount -t tmpfs tmpfs {place}"):
-            subprocess.run(command.split(), check=True)
+    if os.getuid() != 0 or ctypes.CDLL(None).unshare(CLONE_NEWNS) != 0:
+        return False
+    for command in ("mount --make-rprivate /", f"mount -t tmpfs tmpfs {place}"):
+        subprocess.run(command.split(), check=True)
+    return True
 
 
 def executions(directory: Path) -> Counter[str]:
@@ -158,18 +163,20 @@ def run(home: Path, kind: str, ledger: str, campaigns: int, rounds: int, batch: 
     for worker in workers:
         worker.start()
     starts: Counter[str] = Counter()
+    shared = False
     for answer in [answers.get() for _ in workers]:
         if isinstance(answer, str):
             outcome.problems.append(answer)
             continue
-        starts += Counter(answer["starts"])
+        shared = shared or answer["starts"] is None
+        starts += Counter(answer["starts"] or {})
         outcome.ledger_calls += answer["calls"]
         outcome.ledger_s += answer["seconds"]
         outcome.slowest_s = max(outcome.slowest_s, answer["slowest"])
     for worker in workers:
         worker.join(PATIENCE_S)
     outcome.wall_s = time.monotonic() - begun
-    if os.getuid() != 0 or kind != "postgresql":
+    if shared:
         starts = executions(home / "machine" / "campaigns")
     outcome.calculations, outcome.executions = len(starts), sum(starts.values())
     outcome.problems += [f"{key} executed {n} times" for key, n in starts.items() if n != 1]

@@ -34,7 +34,7 @@ from flows.notifications import tell
 from flows.run import CampaignRun
 from flows.sources import pull_report, show_pull
 from models.ensemble import Prediction
-from models.fitting import training_hash
+from models.fitting import known_hash
 from models.passes import in_two_passes
 from models.predictor import Predictor, load
 from models.store import fit_or_reuse
@@ -159,7 +159,7 @@ def pull(run: CampaignRun) -> Pool:
         run.reporter.progress,
     )
     sources = {
-        "known": training_hash(run.known, run.config.model, run.config.seed),
+        "known_materials": known_hash(run.known),
         "candidates": stable_hash([[m.material_id, m.structure_hash] for m in pool.candidates]),
     }
     detail = {**sources, "n_known": len(run.known), "candidates_summary": pool.summary()}
@@ -167,9 +167,11 @@ def pull(run: CampaignRun) -> Pool:
     events = run.ledger.events(run.config.name)
     first = events[events["kind"] == "pulled"]["detail"].iloc[0]
     for name, value in sources.items():
-        if first[name] != value:
+        # Campaigns that an earlier version began have another hash of what was known.
+        if first.get(name, value) != value:
+            what = name.removesuffix("_materials")
             raise UserError(
-                f"The {name} materials of campaign '{run.config.name}' are not those it began "
+                f"The {what} materials of campaign '{run.config.name}' are not those it began "
                 "with; restore the files it reads, or start a campaign under another name."
             )
     run.reporter.note(f"{len(run.known)} materials known. Candidates: {pool.summary()}.")

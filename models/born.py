@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.data import Inputs, Normalisation
+from models.data import CRYSTALS_PER_CHUNK, Inputs, Normalisation
 from models.physics import neutral
 from models.readout import Dropout, Readout
 
@@ -59,14 +59,17 @@ class BornNetwork:
 
         They have the symmetry of the crystal and add up to zero.
         """
-        inputs = examples.inputs(self.normalise, layout, device)
         members = self.readout.scalar_in.weight.shape[0]
-        batch = inputs.batch(np.tile(np.arange(len(inputs.sizes)), (members, 1)))
-        tensors, _ = self.readout.to(device)(*batch.with_context(), Dropout(0.0))
-        found = tensors[:, :, 0].cpu().numpy().astype(float)
-        parts = np.split(found, np.cumsum(inputs.sizes)[:-1], axis=1)
+        readout = self.readout.to(device)
         charges = []
-        for crystal, part in zip(examples.crystals, parts, strict=True):
-            allowed = np.stack([crystal.site_symmetric(p) for p in part])
-            charges.append(neutral(crystal.expanded_tensors(allowed)))
+        for start in range(0, len(examples.rows), CRYSTALS_PER_CHUNK):
+            chunk = slice(start, start + CRYSTALS_PER_CHUNK)
+            inputs = examples.inputs(self.normalise, layout, device, chunk)
+            batch = inputs.batch(np.tile(np.arange(len(inputs.sizes)), (members, 1)))
+            tensors, _ = readout(*batch.with_context(), Dropout(0.0))
+            found = tensors[:, :, 0].cpu().numpy().astype(float)
+            parts = np.split(found, np.cumsum(inputs.sizes)[:-1], axis=1)
+            for crystal, part in zip(examples.crystals[chunk], parts, strict=True):
+                allowed = np.stack([crystal.site_symmetric(p) for p in part])
+                charges.append(neutral(crystal.expanded_tensors(allowed)))
         return charges

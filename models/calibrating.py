@@ -28,7 +28,8 @@ def calibrated(
     """Scales and quantiles from crystals that no member was trained on.
 
     Where these are few, crystals that some member was not trained on join them, each with the
-    errors of those members alone, which are a little larger than the ensemble's.
+    errors of those members alone, which are a little larger than the ensemble's. A part that next
+    to none have keeps what is assumed of it.
 
     Parameters
     ----------
@@ -43,31 +44,36 @@ def calibrated(
     """
     labels, mask = targets_of([k.tensors for k in known])
     held_out = unseen.all(axis=0)
-    enough = all((mask[held_out, part] > 0).sum() >= ENOUGH for part in range(2))
+    taught = [part for part in range(2) if (mask[unseen.any(axis=0), part] > 0).sum() >= LEAST]
+    if not taught:
+        return Calibration.assumed()
+    enough = all((mask[held_out, part] > 0).sum() >= ENOUGH for part in taught)
     used = np.flatnonzero((held_out if enough else unseen.any(axis=0)) & mask.any(axis=1))
     weights = unseen / np.maximum(1, unseen.sum(axis=0))
-    scales = []
-    for part in range(2):
+    assumed = Calibration.assumed()
+    scales = [assumed.electronic, assumed.ionic]
+    for part in taught:
         rows = used[mask[used, part] > 0]
-        if len(rows) < LEAST:
-            return Calibration.assumed()
         predicted = np.einsum("mn,mnij->nij", weights[:, rows], targets[:, rows, part])
         errors = np.trace(predicted - labels[rows, part], axis1=-2, axis2=-1) / 3
         spread = spread_of(targets[:, rows, part])
         if len(rows) < ENOUGH:
-            scales.append(Scale.of_few(errors, spread))
+            scales[part] = Scale.of_few(errors, spread)
             continue
         # What an estimate is worth shows only where some crystals have none.
         own = physics[rows] * part
         both = LEAST <= own.sum() <= len(rows) - LEAST
-        scales.append(Scale.fitted(errors, spread, own if both else np.zeros(len(rows))))
+        scales[part] = Scale.fitted(errors, spread, own if both else np.zeros(len(rows)))
     electronic, ionic = scales
     unscaled = None if enough else finished(Calibration.none())
-    normal = Calibration.none().quantiles
+    normal = assumed.quantiles
     prediction = finished(Calibration(electronic, ionic, normal, len(used)))
     bounds = {}
     for name in PARTS:
         rows = np.array([i for i in used.tolist() if getattr(known[i].tensors, name) is not None])
+        if len(rows) < LEAST:
+            bounds[name] = normal[name]
+            continue
         true = np.stack([getattr(known[i].tensors, name) for i in rows])
         errors, deviations = log_errors(prediction, name, true, rows)
         if unscaled is not None:

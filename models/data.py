@@ -16,6 +16,9 @@ from models.encoder import FeatureLayout
 SCALAR_LIMIT = 6.0
 """Standardised scalars are clamped here: crystals far from the training set must not explode."""
 
+CRYSTALS_PER_CHUNK = 256
+"""Crystals that networks are evaluated on at once."""
+
 PADDING = 64
 """Batches are filled up to multiples of this: matrix products of few shapes are prepared once."""
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from models.born import BornNetwork
 from models.cache import FeatureCache, ForceConstantCache
 from models.calibration import Calibration
-from models.data import Normalisation
+from models.data import CRYSTALS_PER_CHUNK, Normalisation
 from models.dielectric import DielectricModel
 from models.domain import Domain
 from models.encoder import FeatureLayout
@@ -40,7 +40,6 @@ Indices = NDArray[np.int64]
 LATENT = Width(scalars=128, vectors=64, tensors=64)
 LATENT_BORN = Width(scalars=64, vectors=32, tensors=32)
 FORMAT = 4
-CRYSTALS_PER_CHUNK = 256
 SMALLEST_MEAN = 1e-3
 """Mean of an ionic part below which its logarithm says nothing, as where there is none."""
 

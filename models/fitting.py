@@ -47,10 +47,10 @@ BORN_EPOCHS = 0.5
 ENOUGH_BORN = 1000
 """Crystals with known Born charges below which those of the shipped network are better."""
 FEW = 500
-"""Known crystals below which how far to trust the physical estimate cannot be learned."""
+"""Known tensors below which how far to trust the physical estimate cannot be learned."""
 FULL_TRUST = 6.0
 """Logit of the trust that training then starts from; 0 otherwise."""
-RECIPE = 3
+RECIPE = 4
 """Of training and calibration: another one makes another ensemble of the same crystals."""
 FOLDS = 10
 """Each member leaves out one of so many parts of the training crystals."""
@@ -143,7 +143,7 @@ class _Fit:
         labels = labels_of(self.known, self.device)
         readout = self._network(LATENT, n_tensors=2, n_scalars=1)
         means = _mean_targets(labels, self.training)
-        trust = FULL_TRUST if len(self.known) < FEW else 0.0
+        trust = FULL_TRUST if sum(map(has_tensor, self.known)) < FEW else 0.0
         start = torch.tensor([*means, trust]).expand(self.settings.members, 3)
         readout.reset(self.seeds, start)
         inputs = self._inputs()
@@ -173,7 +173,8 @@ class _Fit:
         Returns
         -------
         tuple
-            The network, the member that has not seen a crystal by the crystal's row, seconds.
+            The network, by row the member that has not seen the crystal's composition for the
+            crystals of compositions that it was trained on, seconds.
         """
         if self.settings.physics_effort == 0:
             return None, {}, 0.0
@@ -192,19 +193,23 @@ class _Fit:
         settings = self.settings.model_copy(
             update={"epochs": max(1, round(BORN_EPOCHS * self.settings.epochs))}
         )
-        parts = folds_of([composition_of(k) for k in self.known], members, self.seed + 1)
+        groups = [composition_of(k) for k in self.known]
+        parts = folds_of(groups, members, self.seed + 1)
         seconds = train(
             network, BornLoss(network, inputs, target),
             [rows[parts[rows] != member] for member in range(members)], settings, self.seeds,
             self.device, labelled(self.progress, "training Born charges"),
         )  # fmt: skip
-        return BornNetwork(network, self.normalise), {i: parts[i] for i in rows.tolist()}, seconds
+        # A record without charges may have those of a twin, calculated with another functional.
+        taught = {groups[i] for i in rows}
+        left_out_by = {i: parts[i] for i, group in enumerate(groups) if group in taught}
+        return BornNetwork(network, self.normalise), left_out_by, seconds
 
     def _estimate(self, born: BornNetwork, left_out_by: dict[int, int]) -> None:
         """Give every crystal that is small enough its physical estimate.
 
-        A crystal that the network was trained on gets the charges of the member that left it out:
-        its estimate is then as good or bad as those of crystals never seen.
+        A crystal of a composition that the network was trained on gets the charges of the member
+        that left it out: its estimate is then as good or bad as those of crystals never seen.
         """
         found = born.charges(self.examples, self.layout, self.device)
         fair = [c[left_out_by[i], None] if i in left_out_by else c for i, c in enumerate(found)]
@@ -260,16 +265,25 @@ def _shipped_born(settings: ModelSettings) -> BornNetwork | None:
 
 
 def training_hash(known: Sequence[KnownMaterial], settings: ModelSettings, seed: int) -> str:
-    """Hash of everything that decides the outcome of a training."""
+    """Hash of everything that decides the outcome of a training on :func:`usable` materials."""
     ignored = {"device", "physics_candidates"}
-    rows = [
+    decides = settings.model_dump(exclude=ignored)
+    return stable_hash([FORMAT, RECIPE, decides, seed, _learned_from(known)])
+
+
+def known_hash(known: Sequence[KnownMaterial]) -> str:
+    """Hash of all that an ensemble may learn of materials, whatever it makes of them."""
+    return stable_hash(_learned_from(known))
+
+
+def _learned_from(known: Sequence[KnownMaterial]) -> list[Any]:
+    return [
         [
             k.material.structure_hash, k.functional, k.tensors.to_dict(), k.material.band_gap,
             [k.extras.get(name) for name in ("born_charges", "mean_electronic", "mean_ionic")],
         ]
         for k in _in_order(known)
     ]  # fmt: skip
-    return stable_hash([FORMAT, RECIPE, settings.model_dump(exclude=ignored), seed, rows])
 
 
 def _in_order(known: Sequence[KnownMaterial]) -> list[KnownMaterial]:

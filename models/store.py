@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.cache import FeatureCache
-from models.fitting import training_hash
+from models.fitting import training_hash, usable
 from models.predictor import Predictor, fit, load, save
 from models.settings import ModelSettings
 from screening.errors import UserError
@@ -27,7 +27,7 @@ def fit_or_reuse(
     One that lies there already, or in the store of the feature cache, is taken if its training hash
     is the right one; a damaged one is replaced.
     """
-    wanted = training_hash(known, settings, seed)
+    wanted = training_hash(usable(known), settings, seed)
     store = cache.root / "models" / wanted
     for place in (directory, store):
         try:

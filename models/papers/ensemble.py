@@ -146,7 +146,9 @@ def fit_paper(
     UserError
         Too few compositions, an unknown functional, or no pretrained weights.
     """
-    known = [k for k in usable(known) if has_tensor(k)]
+    rows = usable(known)
+    wanted = training_hash(rows, settings, seed)
+    known = [k for k in rows if has_tensor(k)]
     deterministic()
     require_pretrained(settings.name, cache.root)
     groups = [composition_of(k) for k in known]
@@ -166,7 +168,7 @@ def fit_paper(
     networks, seconds = _networks(known, graphs, training, unseen, settings, seed, cache, progress)
     ensemble = PaperEnsemble(
         settings, layout, networks, normalise, Domain.of(inputs, numbers), Calibration.none(), {},
-        training_hash(known, settings, seed),
+        wanted,
     )  # fmt: skip
     targets = ensemble.targets(graphs, examples)
 

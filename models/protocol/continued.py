@@ -13,6 +13,7 @@ from typing import Any
 
 from models.protocol.benchmark import over_splits
 from models.protocol.card import read_card
+from screening.errors import UserError
 
 Card = dict[str, Any]
 SAME = ("variant", "data", "budget", "settings")
@@ -22,13 +23,12 @@ SAME = ("variant", "data", "budget", "settings")
 def continued(card: Card, path: Path) -> Card:
     """The card, with the splits that the one at ``path`` has beyond it.
 
-    A card there of other data, another budget or other settings is replaced, and so is one that
-    does not tell its splits apart.
+    A card there of other data, another budget or other settings is replaced.
 
     Raises
     ------
     UserError
-        What lies there is no card.
+        What lies there is no card, or one that has further splits and does not tell them apart.
     """
     if not path.exists():
         return card
@@ -37,7 +37,7 @@ def continued(card: Card, path: Path) -> Card:
         return card
     figures = dict(card["figures"])
     for part, before in earlier["figures"].items():
-        figures[part] = _joined(figures[part], before) if part in figures else before
+        figures[part] = _joined(figures[part], before, path) if part in figures else before
     numbers = {n for own in figures.values() for n in own["splits"]}
     hardware = dict.fromkeys([*earlier["hardware"].split("; "), *card["hardware"].split("; ")])
     found = {
@@ -47,12 +47,18 @@ def continued(card: Card, path: Path) -> Card:
     return {**found, "paired": compared} if compared else found
 
 
-def _joined(figures: Card, before: Card) -> Card:
+def _joined(figures: Card, before: Card, path: Path) -> Card:
     """Figures of a part; pooled ones are of the splits whose predictions are there."""
     gone = [n for n in before["splits"] if n not in figures["splits"]]
-    known = _by_split(before)
-    if not gone or known is None:
+    if not gone:
         return figures
+    known = _by_split(before)
+    if known is None:
+        raise UserError(
+            f"The card {path} is of the splits {', '.join(map(str, before['splits']))} and has "
+            "only their means, which would be lost; write cards to another folder (--cards), or "
+            "run all its splits."
+        )
     own = _by_split(figures)
     assert own is not None
     numbers = sorted([*gone, *figures["splits"]])

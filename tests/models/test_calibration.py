@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +13,7 @@ from models.calibration import LEVELS, Calibration, Scale, coverage, quantiles, 
 from models.ensemble import Prediction
 from models.targets import electronic_from_target, from_target, targets_of
 from screening.builtin import builtin_hidden, builtin_known
+from screening.tensors import DielectricTensors
 
 RANDOM = np.random.default_rng(4)
 
@@ -18,6 +22,18 @@ def made_up(n: int, factor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Errors ``factor`` times as large as the spread tells, with heavy tails."""
     spread = np.exp(RANDOM.normal(-3, 0.7, size=n))
     return factor * spread * RANDOM.laplace(size=n) / 2**0.5, spread, np.zeros(n)
+
+
+def finishing(targets: np.ndarray) -> Callable[[Calibration], Prediction]:
+    """Predictions of members' ``targets``, without physical estimates and inside the domain."""
+
+    def finished(calibration: Calibration) -> Prediction:
+        none = np.zeros(targets.shape[1])
+        apart = calibration.spread_out(targets, none, none)
+        electronic = electronic_from_target(apart[:, :, 0])
+        return Prediction(electronic, from_target(apart[:, :, 1]), none, none > 0)
+
+    return finished
 
 
 @pytest.mark.parametrize("factor", [0.5, 3.0])
@@ -101,13 +117,7 @@ def test_members_that_know_their_crystals_by_heart_earn_no_trust_for_it(error: f
     unseen = unseen_by(random.integers(10, size=60), np.arange(4), 5, 10)
     size = np.where(unseen, error, 0.01)[..., None, None, None]
     targets = labels + size * random.choice([-1, 1], size=(5, 60, 2, 1, 1)) * np.eye(3)
-
-    def finished(calibration: Calibration) -> Prediction:
-        inside = np.zeros(60)
-        apart = calibration.spread_out(targets, np.zeros(60), inside)
-        ionic = from_target(apart[:, :, 1])
-        return Prediction(electronic_from_target(apart[:, :, 0]), ionic, inside, inside > 0)
-
+    finished = finishing(targets)
     found = calibrated(targets, known, unseen, np.zeros(60), finished)
     assert found.n == unseen.any(axis=0).sum() < 50
     assert all(np.isfinite(bounds).all() for bounds in found.quantiles.values())
@@ -116,3 +126,20 @@ def test_members_that_know_their_crystals_by_heart_earn_no_trust_for_it(error: f
         sigma = scale.sigma(spread_of(targets[:, :, part]), np.zeros(60))
         assert 0.7 * error < np.median(sigma) < 2.1 * error
     assert np.median(spread.deviation("static")) > 0.3 * error
+
+
+def test_a_part_without_labels_takes_nothing_from_the_other() -> None:
+    known = [
+        replace(k, tensors=DielectricTensors(k.tensors.electronic, None))
+        for k in [*builtin_known(), *builtin_hidden()][:60]
+    ]
+    labels, _ = targets_of([k.tensors for k in known])
+    random = np.random.default_rng(2)
+    unseen = unseen_by(random.integers(10, size=60), np.arange(4), 5, 10)
+    targets = labels + 0.2 * random.choice([-1, 1], size=(5, 60, 2, 1, 1)) * np.eye(3)
+    found = calibrated(targets, known, unseen, np.zeros(60), finishing(targets))
+    assumed = Calibration.assumed()
+    assert found.n == unseen.any(axis=0).sum()
+    assert found.ionic == assumed.ionic and found.electronic != assumed.electronic
+    assert found.quantiles["ionic"] == assumed.quantiles["ionic"]
+    assert found.quantiles["electronic"] != assumed.quantiles["electronic"]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from models import files
 from models.cache import FeatureCache, ForceConstantCache
 from models.ensemble import Ensemble
-from models.fitting import fit
+from models.fitting import fit, usable
 from models.inputs import Examples
 from models.settings import ModelSettings
 from models.shipped import shipped
@@ -76,19 +78,25 @@ def test_it_is_for_its_own_encoder_alone(trained: Ensemble) -> None:
     assert trained.settings.encoder != shipped().settings.encoder and not trained.has_physics
 
 
-def test_who_knows_enough_charges_learns_them(
-    named: Named, quick: ModelSettings, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every crystal's estimate then rests on the one member that has not seen its charges."""
-    monkeypatch.setattr("models.fitting.ENOUGH_BORN", 8)
-    given: list[int] = []
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many members' charges the estimates rest on, where a few crystals are enough to learn."""
+    found: list[int] = []
     original = Examples.add_physics
 
     def watched(self: Examples, born: Any, *rest: Any) -> None:
-        given.extend(len(charges) for charges in born)
+        found.extend(len(charges) for charges in born)
         original(self, born, *rest)
 
     monkeypatch.setattr(Examples, "add_physics", watched)
+    monkeypatch.setattr("models.fitting.ENOUGH_BORN", 8)
+    return found
+
+
+def test_who_knows_enough_charges_learns_them(
+    named: Named, quick: ModelSettings, cache: FeatureCache, given: list[int]
+) -> None:
+    """Every crystal's estimate then rests on the one member that has not seen its charges."""
     known = named(KNOWN)
     own = fit(known, quick, 0, cache)
     assert own.born is not None and own.born.normalise is own.normalise
@@ -97,3 +105,27 @@ def test_who_knows_enough_charges_learns_them(
     for charges in own.born_charges(own.examples(structures, ["PBE"] * len(known), cache)):
         assert len(charges) == quick.members and np.allclose(charges.sum(axis=1), 0, atol=1e-5)
         assert np.abs(charges).max() > 0.5
+
+
+def test_who_shares_a_composition_shares_who_has_not_seen_it(
+    named: Named, quick: ModelSettings, cache: FeatureCache, given: list[int]
+) -> None:
+    """Records without charges: twins in another functional, and the very first crystal."""
+    first, *others = usable(named(KNOWN))
+    bare = [
+        replace(k, functional=functional, extras={})
+        for k, functional in [(first, "PBE"), *((k, "PBEsol") for k in others)]
+    ]
+    ordered = usable([*others, *bare])
+    assert ordered[0] is bare[0]
+    own = fit(ordered, quick, 0, cache)
+    assert own.born is not None
+    assert all(torch.isfinite(weights).all() for weights in own.born.readout.parameters())
+    assert all(torch.isfinite(weights).all() for weights in own.readout.parameters())
+    members = dict(
+        zip(((k.material.structure_hash, k.functional) for k in ordered), given, strict=True)
+    )
+    for k in others:
+        twins = {members[k.material.structure_hash, name] for name in ("PBE", "PBEsol")}
+        assert len(twins) == 1
+    assert given.count(1) >= 16 and given[0] == quick.members

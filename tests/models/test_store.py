@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -20,6 +21,7 @@ from models.settings import ModelSettings
 from models.store import fit_or_reuse
 from screening.errors import UserError
 from screening.material import KnownMaterial
+from screening.tensors import DielectricTensors
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +224,16 @@ def test_another_training_is_another_ensemble(
     assert len(fits) == len(set(fits)) == 4
     get(tmp_path / "a")
     assert len(fits) == 4
+
+
+def test_rows_that_teach_nothing_do_not_make_another_training(
+    get: Callable[..., Ensemble], fits: list[str], tmp_path: Path, builtin: list[KnownMaterial]
+) -> None:
+    empty = dataclasses.replace(builtin[12], tensors=DielectricTensors(None, None))
+    for directory in ("a", "a", "b"):
+        get(tmp_path / directory, known=[*builtin[:12], empty])
+    get(tmp_path / "b")
+    assert len(fits) == 1
 
 
 @pytest.mark.parametrize("both", [False, True])
