@@ -92,7 +92,7 @@ def deploy(
         variables: dict[str, Any] = {}
         if on_this_machine:
             # A worker runs each flow in a folder of its own, which it then deletes.
-            places = {name: _absolute(os.environ[name]) for name in PLACES if name in os.environ}
+            places = {name: _absolute(os.environ[name]) for name in PLACES if os.environ.get(name)}
             inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
             inherited |= places
             variables = {"env": PRIVATE | inherited | dict(environment or {})}
