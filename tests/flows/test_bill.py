@@ -86,8 +86,8 @@ def test_a_budget_ends_a_campaign_before_it_is_exceeded(
     events = ledger.events("high-k")
     assert "budget" in set(events["kind"])
     view = CampaignView.from_ledger(ledger, "high-k")
-    told = [dict(news(view, 1, spent)).get(BUDGET_NEARLY_SPENT) for spent in (0.06, 0.08)]
-    assert told == [None, "'high-k' has spent 0.08 of its 0.1 core-hours."]
+    told = [dict(news(view, 1, spent)).get(BUDGET_NEARLY_SPENT) for spent in (0.06, 0.09)]
+    assert told == [None, "'high-k' has spent 0.09 of its 0.1 core-hours."]
     assert BUDGET_NEARLY_SPENT in dict(news(view, 1, 0.06, ended=True))
     again = screen(tmp_path, "resume high-k --json")
     assert again.json == done.json
