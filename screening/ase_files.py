@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from screening.errors import UserError
-from screening.material import NEAREST, Material, has_overlaps
+from screening.material import OVERLAPS, Material, has_overlaps
 from screening.pulling import PulledCandidates, Refusals
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def read_ase(path: Path) -> PulledCandidates:
         else:
             structure = _structure(atoms)
             if has_overlaps(structure):
-                refused.add(f"atoms closer than {NEAREST:g} Å to each other", material_id)
+                refused.add(OVERLAPS, material_id)
                 continue
             items[material_id] = Material(
                 material_id, structure, band_gap=_gap(values), source=path.name

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NEAREST = 0.5
 """Å; atoms nearer than this lie on top of each other, for the bond of H2 has 0.74."""
+OVERLAPS = f"atoms closer than {NEAREST:g} Å to each other"
+"""What is wrong with such a structure, in words."""
 
 # Ne and Ar have none; pymatgen asks when it puts a formula in order, and says so each time.
 warnings.filterwarnings("ignore", message="No Pauling electronegativity")
@@ -84,8 +86,7 @@ class Material:
             )
         if has_overlaps(structure):
             raise UserError(
-                f"The structure of {self.material_id} has atoms closer than {NEAREST:g} Å to each "
-                "other; correct it or leave it out."
+                f"The structure of {self.material_id} has {OVERLAPS}; correct it or leave it out."
             )
         return structure
 

@@ -21,7 +21,7 @@ import numpy as np
 from screening.errors import UserError
 from screening.http import PoliteSession, place, require_safe
 from screening.io import atomic_write, stable_hash
-from screening.material import NEAREST, Material, has_overlaps
+from screening.material import OVERLAPS, Material, has_overlaps
 from screening.pulling import PullContext, PulledCandidates, Refusals
 from screening.settings import OptimadeSource
 
@@ -208,7 +208,7 @@ def _material(name: str, attributes: dict[str, Any], gap: str | None, provider: 
         raise _RefusedError("malformed entry")
     structure = Structure(Lattice(lattice), symbols, positions, coords_are_cartesian=True)
     if has_overlaps(structure):
-        raise _RefusedError(f"atoms closer than {NEAREST:g} Å to each other")
+        raise _RefusedError(OVERLAPS)
     value = attributes.get(gap) if gap else None
     band_gap = float(value) if isinstance(value, int | float) and 0 <= value < math.inf else None
     return Material(name, structure, band_gap=band_gap, source=f"OPTIMADE {provider}")
