@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flows.config import Campaign
 from flows.limits import make_limits
 from flows.server import PRIVATE
+from results.database import sqlite_file
 from screening.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,12 +24,11 @@ POOL = "dielectric-screening"
 
 EVERY_NIGHT = "0 2 * * *"
 
-PLACES = ("SCREEN_CACHE", "SCREEN_LEDGER")
 INHERITED = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_WAIT_POLICY",
     "CUDA_VISIBLE_DEVICES", "PYTHONPATH",
 )  # fmt: skip
-"""What a run on this machine takes over, with :data:`PLACES`, from the shell that deployed."""
+"""What a run on this machine takes over, with where things are, from the shell that deployed."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,8 @@ def deploy(
             make_limits(client, config)
         variables: dict[str, Any] = {}
         if on_this_machine:
-            # A worker runs each flow in a folder of its own, which it then deletes.
-            places = {name: _absolute(os.environ[name]) for name in PLACES if os.environ.get(name)}
             inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-            inherited |= places
-            variables = {"env": PRIVATE | inherited | dict(environment or {})}
+            variables = {"env": PRIVATE | inherited | _places() | dict(environment or {})}
         deployment = scheduled.to_deployment(
             config.name,
             schedule=schedule if cron else None,
@@ -119,9 +116,22 @@ def deploy(
     return Deployed(str(identity), name, pool or POOL, cron, zone)
 
 
-def _absolute(place: str) -> str:
-    """A path from the current directory on; a URL as it is."""
-    return place if "://" in place else str(Path(place).expanduser().absolute())
+def _places() -> dict[str, str]:
+    """Variables that say where things are, absolute.
+
+    A worker runs each flow in a folder of its own, which it then deletes.
+    """
+    found = {}
+    if cache := os.environ.get("SCREEN_CACHE"):
+        found["SCREEN_CACHE"] = str(Path(cache).absolute())
+    if ledger := os.environ.get("SCREEN_LEDGER"):
+        found["SCREEN_LEDGER"] = _absolute(ledger)
+    return found
+
+
+def _absolute(ledger: str) -> str:
+    """A ledger's file from the root on; a server's URL as it is."""
+    return str(sqlite_file(ledger) or ledger)
 
 
 def cron_schedule(cron: str, timezone: str) -> Schedule:

@@ -86,7 +86,8 @@ def test_a_mistyped_ledger_is_not_made(tmp_path: Path) -> None:
 
 def test_places_of_a_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _absolute("my.sqlite") == str(tmp_path / "my.sqlite")
+    for ledger in ("my.sqlite", "sqlite:///my.sqlite"):
+        assert _absolute(ledger) == str(tmp_path / "my.sqlite")
     assert _absolute("postgresql://lab/screen") == "postgresql://lab/screen"
 
 
