@@ -128,9 +128,9 @@ class Calculation:
         result = self.result()
         if result is not None and (keep or result.conclusive or not self._reopen()):
             return
-        poscar = self.directory / "POSCAR"
-        if not poscar.exists():
-            atomic_write(poscar, _poscar(material))
+        poscar, asked = self.directory / "POSCAR", _poscar(material)
+        if not _is_poscar(poscar, material.n_sites):
+            atomic_write(poscar, asked)
         if self.description() is None:
             atomic_write(
                 self.directory / "calculation.json",
@@ -150,7 +150,7 @@ class Calculation:
             )
         known = _read_json(self.flow_path)
         # Another description of the same crystal may have other axes than the POSCAR here.
-        if known is None or poscar.read_text(encoding="utf-8") == _poscar(material):
+        if known is None or _read(poscar) == asked.encode():
             self._write_flow(engine.flow(material), known)
 
     def description(self) -> dict[str, Any] | None:
@@ -362,6 +362,17 @@ def _read(path: Path) -> bytes | None:
             f"Cannot read {path} ({error.strerror}); make it readable, "
             "or remove it to have it made again."
         ) from error
+
+
+def _is_poscar(path: Path, n_sites: int) -> bool:
+    """Whether a whole POSCAR of so many atoms is there."""
+    from pymatgen.io.vasp.inputs import Poscar
+
+    content = _read(path)
+    try:
+        return content is not None and len(Poscar.from_str(content.decode()).structure) == n_sites
+    except (ValueError, IndexError, KeyError):
+        return False
 
 
 def _poscar(material: Material) -> str:
