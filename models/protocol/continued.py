@@ -8,16 +8,77 @@ splits it is of.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from models.protocol.benchmark import over_splits
-from models.protocol.card import read_card
+from models.protocol.benchmark import card_header, done_splits, over_splits
+from models.protocol.card import read_card, write_card
+from models.protocol.table import TensorTable
+from models.protocol.variants import Variant
 from screening.errors import UserError
 
 Card = dict[str, Any]
 SAME = ("variant", "data", "budget", "settings")
 """What two cards must have in common to be one."""
+
+
+def require_cards(
+    name: str,
+    variant: Variant,
+    table: TensorTable,
+    numbers: Iterable[int],
+    parts: Iterable[str],
+    work: Path,
+    cards: Path,
+) -> None:
+    """That a run over these splits and parts can use what is in ``work`` and lose no card.
+
+    Raises
+    ------
+    UserError
+        Results there are of other data, another budget or other settings; or the card has further
+        splits and does not tell them apart.
+    """
+    done = done_splits(name, variant, table, work)
+    splits = {
+        part: {*numbers, *(n for n, (_, outcome) in done.items() if part in outcome.central)}
+        for part in parts
+    }
+    place = cards / f"{name}.yaml"
+    if not can_continue(card_header(name, variant, table), place, splits):
+        raise _would_be_lost(place)
+
+
+def write_continued(card: Card, cards: Path) -> None:
+    """Write a card with what the one before says of other splits.
+
+    One that does not tell them apart stays until all its splits are there.
+    """
+    place = cards / f"{card['variant']}.yaml"
+    if can_continue(card, place, {part: f["splits"] for part, f in card["figures"].items()}):
+        write_card(place, continued(card, place))
+
+
+def can_continue(header: Card, path: Path, splits: Mapping[str, Collection[int]]) -> bool:
+    """Whether no split is lost if a card of these splits, part by part, replaces the one there."""
+    if not path.exists():
+        return True
+    earlier = read_card(path)
+    if any(earlier.get(key) != header.get(key) for key in SAME):
+        return True
+    return all(
+        _by_split(before) is not None or {*before["splits"]} <= {*splits[part]}
+        for part, before in earlier["figures"].items()
+        if part in splits
+    )
+
+
+def _would_be_lost(path: Path) -> UserError:
+    return UserError(
+        f"The card {path} is of several splits and has only their means, which would be lost; "
+        "write cards to another folder (--cards), or run all its splits."
+    )
 
 
 def continued(card: Card, path: Path) -> Card:
@@ -54,11 +115,7 @@ def _joined(figures: Card, before: Card, path: Path) -> Card:
         return figures
     known = _by_split(before)
     if known is None:
-        raise UserError(
-            f"The card {path} is of the splits {', '.join(map(str, before['splits']))} and has "
-            "only their means, which would be lost; write cards to another folder (--cards), or "
-            "run all its splits."
-        )
+        raise _would_be_lost(path)
     own = _by_split(figures)
     assert own is not None
     numbers = sorted([*gone, *figures["splits"]])

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch_geometric.data import Data
 
 from models.cache import FeatureCache, ForceConstantCache
+from models.calibration import PARTS
 from models.ensemble import resolve_device
 from models.papers.fitting import fitted, graphs_of
 from models.papers.names import OURS
@@ -35,7 +36,7 @@ from models.protocol.benchmark import (
     splits_card,
 )
 from models.protocol.card import write_card
-from models.protocol.continued import continued
+from models.protocol.continued import require_cards, write_continued
 from models.protocol.splits import published_split
 from models.protocol.table import TensorTable
 from models.protocol.variants import EnsembleVariant, Outcome, without_error_bars
@@ -155,19 +156,20 @@ def run_papers(
     Raises
     ------
     UserError
-        Results in ``work`` are of other data or another budget, or pretrained weights are missing;
-        before anything is trained.
+        Results in ``work`` are of other data or another budget, pretrained weights are missing, or
+        a card that lies there would lose splits; before anything is trained.
     """
     for variant in variants:
         require_pretrained(variant.name, variant.cache.root)
-        done_splits(variant.name, variant, table, work)
+        require_cards(variant.name, variant, table, numbers, parts, work, cards)
+    if train_ours or done_splits(OURS, ours, table, work):
+        require_cards(OURS, ours, table, numbers if train_ours else (), PARTS, work, cards)
     if train_ours:
         run_splits(OURS, ours, table, numbers, work, note)
     if done_splits(OURS, ours, table, work):
-        place = cards / f"{OURS}.yaml"
         card = splits_card(OURS, ours, table, work, None)
         card["measured"] = _measured_once(table, ours.cache, work / OURS / "measured.json")
-        write_card(place, continued(card, place))
+        write_continued(card, cards)
     else:
         note(f"{work} has no predictions of {OURS} to compare with: --models {OURS} makes them.")
     for number in numbers:
@@ -183,8 +185,7 @@ def run_papers(
                     )
                     save_outcome(path, split.test, outcome, origin(variant, table))
                     note(f"{variant.name}, split {number}, {part}: {outcome.facts[part]}")
-                place = cards / f"{variant.name}.yaml"
-                write_card(place, continued(paper_card(variant, table, work), place))
+                write_continued(paper_card(variant, table, work), cards)
     for merit in TAIL_MERITS if tail else ():
         if train_ours or (work / OURS / f"tail-{merit}.npz").exists():
             card = run_tail(OURS, ours, table, merit, work, note)

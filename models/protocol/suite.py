@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from models.calibration import PARTS
 from models.protocol.benchmark import TAIL_MERITS, Note, run_splits, run_tail, splits_card
 from models.protocol.card import write_card
-from models.protocol.continued import continued
+from models.protocol.continued import require_cards, write_continued
 from models.protocol.table import TensorTable
 from models.protocol.unlike import run_unlike
 from models.protocol.variants import Variant
@@ -39,12 +40,19 @@ def make_cards(
         Predictions are kept here; what is there is not done again.
     tail, unlike
         Also leave out the extremes; an element, or a structure type.
+
+    Raises
+    ------
+    UserError
+        Results in ``work`` are of other data or settings, or a card that lies there would lose
+        splits; before anything is trained.
     """
+    for name, variant in variants.items():
+        require_cards(name, variant, table, numbers, PARTS, work, cards)
     for name, variant in variants.items():
         run_splits(name, variant, table, numbers, work, note)
         reference = REFERENCE if name != REFERENCE and (work / REFERENCE).is_dir() else None
-        place = cards / f"{name}.yaml"
-        write_card(place, continued(splits_card(name, variant, table, work, reference), place))
+        write_continued(splits_card(name, variant, table, work, reference), cards)
         for merit in TAIL_MERITS if tail else ():
             card = run_tail(name, variant, table, merit, work, note)
             write_card(cards / f"{name}-tail-{merit}.yaml", card)

@@ -27,7 +27,7 @@ from models.protocol.benchmark import (
     save_outcome,
     tail_rows,
 )
-from models.protocol.card import read_card
+from models.protocol.card import read_card, write_card
 from models.protocol.papers import PaperVariant, run_papers
 from models.protocol.papers_table import tables
 from models.protocol.splits import published, published_split
@@ -143,6 +143,24 @@ def test_missing_pretrained_weights_are_noticed_before_anything_is_trained(
     with pytest.raises(UserError, match="no pretrained weights of goectp"):
         run_papers(both, own, table, [1], ["static"], tmp_path, tmp_path / "cards", quietly)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_card_of_several_splits_is_not_found_in_the_way_after_hours(
+    variant: PaperVariant, own: EnsembleVariant, table: TensorTable, tmp_path: Path
+) -> None:
+    """One that has only their means: refused before anything is trained, or replaced at the end."""
+    work, cards = tmp_path / "work", tmp_path / "cards"
+    run_papers([variant], own, table, [1, 2], ["static"], work, cards, quietly)
+    old = read_card(cards / f"{NAME}.yaml")
+    del old["figures"]["static"]["by_split"]
+    write_card(cards / f"{NAME}.yaml", old)
+    for numbers in ([1], [3]):
+        with pytest.raises(UserError, match="only their means, which would be lost"):
+            run_papers([variant], own, table, numbers, ["static"], tmp_path / "new", cards, quietly)
+    assert not (tmp_path / "new").exists()
+    run_papers([variant], own, table, [1, 2], ["static"], tmp_path / "new", cards, quietly)
+    static = read_card(cards / f"{NAME}.yaml")["figures"]["static"]
+    assert static["splits"] == [1, 2] and "by_split" in static
 
 
 def test_screening_starts_from_the_structure(
