@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Iterator
@@ -62,6 +63,18 @@ def read_ase(path: Path) -> PulledCandidates:
         )
     ordered = [items[i] for i in sorted(items)]
     return PulledCandidates(ordered, offered, refused, provenance={"source": str(path)})
+
+
+def is_ase_file(path: Path) -> bool:
+    """Whether a file is ASE's by its ending, or, among JSON files, by what is in it."""
+    suffix = path.suffix.lower()
+    if suffix != ".json":
+        return suffix in (*DATABASES, *XYZ)
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "nextid" in content
 
 
 def _records(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from screening.ase_files import read_ase
+from screening.ase_files import is_ase_file, read_ase
 from screening.errors import UserError
 from screening.folders import read_gaps, read_structure, structure_files
 from screening.material import Material
 from screening.tables import read_usable_candidates
 
 TABLES = (".parquet", ".csv", ".jsonl")
-ASE_FILES = (".db", ".xyz", ".extxyz")
 
 
 def read_crystals(
@@ -55,7 +54,7 @@ def _read(path: Path) -> tuple[list[Material], list[str]]:
     suffix = path.suffix.lower()
     if suffix in TABLES:
         return read_usable_candidates(path)
-    if suffix in ASE_FILES:
+    if is_ase_file(path):
         pulled = read_ase(path)
         return pulled.items, [f"{path}: {n} {why}." for why, n in pulled.refused.counts().items()]
     if not path.exists():

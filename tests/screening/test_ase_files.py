@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from screening.errors import UserError
+from screening.inputs import read_crystals
 from screening.pulling import PullContext
 from screening.settings import AseSource
 from screening.sources import pull_candidates
@@ -62,6 +63,17 @@ def test_crystals_come_as_they_were_written(
         assert material.structure.lattice.matrix == pytest.approx(wanted.lattice.matrix, abs=1e-6)
         assert material.structure.cart_coords == pytest.approx(wanted.cart_coords, abs=1e-6)
         assert material.band_gap == 1.0 + NAMES.index(material.material_id)
+
+
+def test_crystals_are_named_together(
+    atoms: list[Any], tmp_path: Path, prototypes: dict[str, Any]
+) -> None:
+    """On a command line; JSON may be a database, or a structure of pymatgen's."""
+    database = write(tmp_path / "book.json", atoms)
+    (tmp_path / "one.json").write_text(prototypes["rutile"].to_json())
+    found, refused = read_crystals([database, tmp_path / "one.json"])
+    assert [m.material_id for m in found] == [*sorted(NAMES), "one.json"]
+    assert found[-1].structure == prototypes["rutile"] and not refused
 
 
 def test_ids_and_gaps_may_be_missing(atoms: list[Any], tmp_path: Path) -> None:
