@@ -52,7 +52,7 @@ def serve_reports(directory: Path, port: int = 0) -> Iterator[str]:
                     self.send_header("Content-Length", str(path.stat().st_size))
                     self.end_headers()
                     shutil.copyfileobj(file, self.wfile)
-            except OSError:
+            except (OSError, ValueError):  # of a zero byte in the name
                 self.send_error(404)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002, ARG002
