@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SECRET_BLOCK = "mp-api-key"  # noqa: S105 - the name of a block, not a secret
 
+UNREADABLE = f"The Prefect block '{SECRET_BLOCK}' cannot be read as a Secret; make it again."
+
 
 def secret_block() -> SecretStr | None:
     """The key in Prefect's Secret block ``mp-api-key``; None without a server or such a block.
@@ -24,7 +26,7 @@ def secret_block() -> SecretStr | None:
     Raises
     ------
     UserError
-        The block is there, but is no Secret block.
+        The block is there, but is no Secret block, or holds no text.
     """
     from prefect.settings import get_current_settings
 
@@ -41,14 +43,14 @@ def secret_block() -> SecretStr | None:
         # block that cannot be used. Its message may quote the block, so it is not passed on.
         if "find block document" in str(error):
             return None
-        raise UserError(
-            f"The Prefect block '{SECRET_BLOCK}' cannot be read as a Secret; make it again."
-        ) from None
+        raise UserError(UNREADABLE) from None
     except (OSError, PrefectException):
         return None
     if isinstance(value, SecretStr):
         return value
-    return SecretStr(value) if isinstance(value, str) else None
+    if not isinstance(value, str):
+        raise UserError(UNREADABLE)
+    return SecretStr(value)
 
 
 def pull_context(reporter: Reporter, pinned: dict[str, str] | None = None) -> PullContext:

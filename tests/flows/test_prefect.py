@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
+
+from flows.sources import SECRET_BLOCK, secret_block
+from screening.errors import UserError
 
 SCREEN = str(Path(sys.executable).with_name("screen"))
 ROOT = Path(__file__).parents[2]
@@ -156,6 +160,28 @@ def test_artifacts_belong_to_runs(server: str) -> None:
         (made,) = client.read_artifacts(artifact_filter=wanted)
     assert made.data == "# inside" and made.flow_run_id is not None
     assert key.startswith("pull-my-campaign-2-") and key != artifact_key("pull", "my-campaign.2")
+
+
+def test_the_key_in_a_secret_block(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert server
+    from prefect.blocks.system import Secret
+
+    assert secret_block() is None
+    Secret(value="k" * 32).save(SECRET_BLOCK)
+    assert secret_block() == SecretStr("k" * 32)
+    Secret(value={"key": "k" * 32}).save(SECRET_BLOCK, overwrite=True)
+    with pytest.raises(UserError, match="'mp-api-key' cannot be read as a Secret; make it again"):
+        secret_block()
+    Secret.delete(SECRET_BLOCK)
+    assert secret_block() is None
+
+    def unreadable(_name: str) -> Any:
+        raise ValueError("1 validation error for Secret: k k k")
+
+    monkeypatch.setattr(Secret, "load", staticmethod(unreadable))
+    with pytest.raises(UserError, match="cannot be read as a Secret") as refused:
+        secret_block()
+    assert "k k k" not in str(refused.value)
 
 
 def test_ctrl_c_ends_the_run(server: str, tmp_path: Path, screen: Any, quick: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -198,24 +197,5 @@ def test_the_summary_says_where_from_and_why_not(
     assert "- 1 taken by 'already known'" in text
 
 
-def test_the_secret_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    from prefect.blocks.system import Secret
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    class Found:
-        def __init__(self, value: Any) -> None:
-            self.value = value
-
-        def get(self) -> Any:
-            return self.value
-
+def test_without_a_server_no_block_is_asked_for() -> None:
     assert secret_block() is None
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        monkeypatch.setattr(Secret, "load", staticmethod(lambda _name: Found("k" * 32)))
-        assert secret_block() == SecretStr("k" * 32)
-
-        def missing(_name: str) -> Any:
-            raise ValueError("Unable to find block document named mp-api-key for block type secret")
-
-        monkeypatch.setattr(Secret, "load", staticmethod(missing))
-        assert secret_block() is None
