@@ -39,8 +39,8 @@ class Accuracy:
     fft_box
         Half the edge of the orbitals' FFT box per radius of the sphere of plane waves with PAW
         (ABINIT's boxcutmin). 2 holds every product of two orbitals; 1.5 wraps its outermost
-        corners only, as VASP's normal precision does, and takes 0.4 of the time. With PAW the
-        density has a finer grid of its own; without, the box is always 2.
+        corners only, as VASP's normal precision does, and leaves 0.4 of the points and two thirds
+        of the time. With PAW the density has a finer grid of its own; without, it is always 2.
     """
 
     ecut_soft: float

@@ -41,14 +41,18 @@ class SshSettings(_Settings):
 
     host: Word = Field(description="Name of the login node, as in ~/.ssh/config or in full")
     user: str | None = Field(default=None, description="Name there; null: as ssh has it")
-    port: int | None = Field(default=None, ge=1, le=65535)
+    port: int | None = Field(
+        default=None, ge=1, le=65535, description="Port there; null: as ssh has it"
+    )
     key_file: Path | None = Field(default=None, description="Private key; null: as ssh has it")
     known_hosts: Path | None = Field(
         default=None, description="Keys of hosts that are trusted; null: ~/.ssh/known_hosts"
     )
     directory: str = Field(description="Scratch directory there, an absolute path")
     python: Word = Field(description="Python there in whose environment this software is installed")
-    connect_timeout_s: float = Field(default=20.0, gt=0)
+    connect_timeout_s: float = Field(
+        default=20.0, gt=0, description="How long to wait for a connection before the next try"
+    )
     command_timeout_s: float = Field(
         default=300.0, gt=0, description="A command that takes longer is given up and repeated"
     )
@@ -73,9 +77,13 @@ class SlurmLauncherSettings(_Settings):
     time: Seconds = Field(
         default=24 * 3600, description="Wall time of one job: 24:00:00, 2-00:00:00, or seconds"
     )
-    account: str | None = None
-    partition: str | None = None
-    qos: str | None = None
+    account: str | None = Field(
+        default=None, description="Account that is charged; null: the cluster's usual"
+    )
+    partition: str | None = Field(default=None, description="Partition; null: the cluster's usual")
+    qos: str | None = Field(
+        default=None, description="Quality of service; null: the cluster's usual"
+    )
     options: tuple[str, ...] = Field(
         default=(), description="Further options of sbatch, e.g. --constraint=skylake"
     )
