@@ -25,7 +25,10 @@ FORBIDDEN = {
 }
 """What a package must never import: the table of the design."""
 
-SLOW = ("torch", "pandas", "pymatgen", "prefect", "sevenn", "e3nn", "scipy", "matplotlib", "plotly")
+SLOW = (
+    "torch", "pandas", "pymatgen", "prefect", "sevenn", "e3nn", "scipy", "matplotlib", "plotly",
+    "sqlalchemy",
+)  # fmt: skip
 """What ``screen --help`` must not wait for."""
 
 

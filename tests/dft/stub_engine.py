@@ -123,7 +123,13 @@ def _meet() -> dict[str, Any]:
     return answer()
 
 
+def _raises() -> dict[str, Any]:
+    """An error of the engine's own."""
+    raise RuntimeError("no bands today")
+
+
 BEHAVIOURS = {
+    "raises": _raises,
     "meet": _meet,
     "exit": _exit,
     "crash": _crash,

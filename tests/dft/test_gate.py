@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from screening.material import KnownMaterial
 from screening.symmetry import point_group_rotations
 
 SYSTEMS = ("cubic", "trigonal", "monoclinic", "triclinic")
-DATA = Path(os.environ.get("SCREEN_DATA", "../shared/data")) / "dielectric_tensors.parquet"
 
 
 def output(known: KnownMaterial, **facts: Any) -> CalculationOutput:
@@ -192,12 +190,11 @@ def test_thresholds_decide(crystals: dict[str, KnownMaterial]) -> None:
     assert judge(structure, small, GateThresholds(metallic_gap=0.5)).verdict is Verdict.METALLIC
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="needs the real tables; set SCREEN_DATA")
-def test_known_tensors_of_real_crystals_pass_and_their_failures_do_not() -> None:
+def test_known_tensors_of_real_crystals_pass_and_their_failures_do_not(screen_data: Path) -> None:
     import pandas as pd
     from pymatgen.core import Structure
 
-    table = pd.read_parquet(DATA)
+    table = pd.read_parquet(screen_data / "dielectric_tensors.parquet")
     verdicts: dict[str, list[Verdict]] = {"ok": [], "imaginary": [], "soft": []}
     picks = [
         rows.sample(min(12, len(rows)), random_state=0)

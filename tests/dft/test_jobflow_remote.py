@@ -84,7 +84,8 @@ def test_what_fails_there_is_a_result_here(
     project.run()
     assert launcher.poll([key])[key] is State.DONE
     output = launcher.fetch(key)
-    assert output.error and "\n" not in output.error and "Traceback" not in output.error
+    assert "RuntimeError: no bands today" in output.error
+    assert "\n" not in output.error and "Traceback" not in output.error
     assert judge(many[0].material.structure, output).verdict is Verdict.ENGINE_ERROR
 
 

@@ -130,7 +130,7 @@ def test_time_limit(bench: Any, many: list[KnownMaterial]) -> None:
     output = bench.run(keys, timeout_s=0.4)[keys[0]]
     assert output.timed_out and 0.4 <= output.wall_s < 10
     judgement = judge(many[0].material.structure, output)
-    assert judgement.verdict is Verdict.TIMEOUT and "0 s" in judgement.detail
+    assert judgement.verdict is Verdict.TIMEOUT and f"{output.wall_s:.0f} s" in judgement.detail
     assert "time limit of 0.4 s" in (bench.root / keys[0] / "run.log").read_text()
 
 

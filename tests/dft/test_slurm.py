@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +55,15 @@ def test_packs_arrays_and_the_limit_on_jobs(bench: Any, many: list[KnownMaterial
     launcher = bench.slurm(pack=3, at_once=2, array=2, max_jobs=3)
     launcher.submit(keys)
     most = 0
-    while set(launcher.poll(keys).values()) != {State.DONE}:
+
+    def all_done() -> bool:
+        nonlocal most
         tasks = [task for a in launcher.allocations.open() for task in a.tasks]
         results = {path.parent.name for path in bench.root.glob("*/result.json")}
         most = max(most, sum(not results.issuperset(task) for task in tasks))
-        time.sleep(0.05)
+        return set(launcher.poll(keys).values()) == {State.DONE}
+
+    bench.wait(all_done, PATIENCE_S)
     # Five jobs of at most three calculations; an array of two and a single one at first.
     assert most == 3 and len(job_ids(bench)) in (3, 4)
     assert all(bench.names(key) == ["start", "end"] for key in keys)
@@ -98,8 +101,7 @@ def test_a_crash_between_sbatch_and_its_number_is_harmless(
     for moment in (State.PENDING, State.RUNNING, State.DONE):
         launcher = bench.slurm()
         launcher.submit(keys)
-        while moment not in launcher.poll(keys).values():
-            time.sleep(0.02)
+        bench.wait(lambda at=moment, by=launcher: at in by.poll(keys).values(), PATIENCE_S)
         for path in bench.root.glob(".jobs/open/*.json"):
             record = json.loads(path.read_bytes())
             path.write_text(json.dumps({**record, "job_id": None, "submitted_at": None}))

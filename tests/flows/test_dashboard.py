@@ -21,8 +21,10 @@ import pytest
 from browser import NARROW, WIDE, Browser, chromium, installed
 from lab import PATIENCE_S, QUICK, Lab, command_of, free_port, processes_with, up
 
+from results.campaigns import RUNNING
 from results.markdown import formula
 from results.text import number
+from results.view import CampaignView
 from screening.builtin import builtin_known
 
 BOX = "[data-testid=markdown-display]"
@@ -121,8 +123,6 @@ def test_the_artifacts_are_the_ledger(
     lab: Lab, page: Browser, tmp_path: Path, ledger_of: Any
 ) -> None:
     """Figures on the pages are the ledger's; nothing is cut or lies upon anything else."""
-    from results.view import CampaignView
-
     lab.wait(lambda: lab.runs("COMPLETED"), "no run has ended")
     view = CampaignView.from_ledger(ledger_of(lab.place), "high-k")
     assert len(view.validated)
@@ -145,10 +145,14 @@ def test_the_artifacts_are_the_ledger(
             number(view.metrics[1]["static"]["mae_9"]), "Predicted against calculated",
         ],
     }  # fmt: skip
+    drawn = {"campaign-high-k": 2, "model-high-k": 2}
     for key, expected in pages.items():
         page.look(WIDE)
         page.open(lab.page_of(key), SHOWN)
-        page.wait(f"[...document.querySelectorAll('{BOX} img')].every(i => i.naturalWidth > 0)")
+        page.wait(
+            f"[...document.querySelectorAll('{BOX} img')].filter(i => i.naturalWidth > 0).length"
+            f" === {drawn.get(key, 0)}"
+        )
         words = json.dumps(expected, ensure_ascii=False)
         page.wait(f"{words}.every(word => document.body.innerText.includes(word))", PAGE_S)
         for size in ((WIDE[0], TALL), (NARROW[0], TALL)):
@@ -201,15 +205,19 @@ def test_the_next_runs_follow_and_word_is_sent(lab: Lab, words: Any, ledger_of: 
     assert any("has spent 4 of its 4 calculations" in text for text in texts)
 
 
-def test_what_was_killed_is_marked_and_taken_up(lab: Lab) -> None:
+def test_what_was_killed_is_marked_and_taken_up(lab: Lab, ledger_of: Any) -> None:
     """kill -9 of a run's process: the worker says that it crashed, and the next run goes on."""
+    book = ledger_of(lab.place)
 
     def at_work() -> list[dict[str, Any]]:
         return [r for r in lab.runs("RUNNING") if r["name"].startswith("high-k")]
 
+    def unfinished() -> list[str]:
+        return [c.name for c in book.campaigns() if c.status == RUNNING]
+
     if not at_work():
         lab.start_run()
-    (run, *_) = lab.wait(at_work, "no run is at work")
+    (run, *_) = lab.wait(lambda: unfinished() and at_work(), "no run is at work")
     pids = [p for p in processes_with(run["id"]) if "dft.worker" not in command_of(p)]
     before = {r["id"] for r in lab.runs("COMPLETED")}
     for pid in pids:
@@ -218,10 +226,15 @@ def test_what_was_killed_is_marked_and_taken_up(lab: Lab) -> None:
     final = ("CRASHED", "COMPLETED", "FAILED")
     lab.wait(lambda: lab.run(run["id"])["state_type"] in final, "a killed run is shown as running")
     assert pids and lab.run(run["id"])["state_type"] == "CRASHED"
+    (killed,) = unfinished()
     lab.start_run()
+    lab.wait(lambda: killed not in unfinished(), "nobody took it up")
     lab.wait(
-        lambda: [r for r in lab.runs("COMPLETED") if r["id"] not in before], "nobody took it up"
+        lambda: [r for r in lab.runs("COMPLETED") if r["id"] not in before], "no run has ended"
     )
+    # What was calculating went on without its campaign.
+    keys = CampaignView.from_ledger(book, killed).calculations["key"]
+    assert len(keys) and {tuple(lab.executions()[key]) for key in keys} == {("start", "end")}
     assert {tuple(lines) for lines in lab.executions().values()} <= {("start", "end"), ("start",)}
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -202,11 +200,3 @@ def test_a_campaign_of_another_version(
     refused = screen(tmp_path, "resume high-k")
     assert refused.status == 2 and "colour" in refused.message
     assert "another version" in refused.message
-
-
-def test_help_is_quick() -> None:
-    """What takes seconds to import is not imported to show a help text."""
-    heavy = ("torch", "prefect", "pymatgen", "pandas", "sqlalchemy")
-    code = f"import sys, flows.cli; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

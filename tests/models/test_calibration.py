@@ -16,6 +16,13 @@ from screening.builtin import builtin_hidden, builtin_known
 from screening.tensors import DielectricTensors
 
 RANDOM = np.random.default_rng(4)
+START = RANDOM.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def _draws() -> None:
+    """The same for a test, whatever ran before it."""
+    RANDOM.bit_generator.state = START
 
 
 def made_up(n: int, factor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

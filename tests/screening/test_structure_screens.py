@@ -36,7 +36,7 @@ def test_layers_are_known_in_any_cell(
 def test_real_layered_crystals(low_symmetry: dict[str, Any]) -> None:
     found = {i for i, known in low_symmetry.items() if is_layered(known.material.structure)}
     assert {"mp-19921", "mp-22965", "mp-984"} <= found
-    assert not found & {"mp-22862", "mp-15776", "mp-23907", "mp-22885"}
+    assert not found & {"mp-22862", "mp-15776", "mp-22885"}
 
 
 def test_complete_structures_do_not_lack_hydrogen(

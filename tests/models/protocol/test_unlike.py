@@ -11,6 +11,7 @@ import pytest
 from models.protocol.table import TensorTable
 from models.protocol.unlike import ELEMENTS, N_TYPES, left_out, run_unlike, structure_type
 from models.protocol.variants import Outcome, composition
+from screening.builtin import builtin_table
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +40,10 @@ def test_sets_are_whole(table: TensorTable) -> None:
             assert not any(types[i] == name for i in outside)
 
 
-def test_types_are_named_by_formula_and_group(table: TensorTable) -> None:
-    types = dict(zip(table.material_ids, [structure_type(k) for k in table.known], strict=True))
-    rock_salt = [t for i, t in types.items() if t == "AB-225"]
-    assert rock_salt
+def test_types_are_named_by_formula_and_group() -> None:
+    named = {"NaCl": "AB-225", "CsCl": "AB-221", "SrTiO3": "ABC3-221", "Li2O": "AB2-225"}
+    found = {k.material.material_id: k for k in builtin_table()}
+    assert {name: structure_type(found[name]) for name in named} == named
 
 
 def test_nothing_left_out_is_trained_on(table: TensorTable, tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ PAGES = {
     "calculations": markdown.calculations_page,
     "model": markdown.model_page,
 }
+ERRORS = {n: {"static": {"mae_9": 1.0 + n / 100, "within_25": 0.5}} for n in range(1, 6)}
+PICTURES = {"campaign": 2, "model": 2}
+"""How many a page has while its campaign has results."""
 
 
 def rows(page: str) -> list[list[str]]:
@@ -32,8 +35,11 @@ def rows(page: str) -> list[list[str]]:
 @pytest.mark.parametrize("name", list(PAGES))
 def test_rows_are_whole_and_narrow(example: Any, task: str, name: str) -> None:
     """Every row has as many cells as its head, and no line of cells is wider than a telephone."""
-    page = PAGES[name](example.view(task=task))
-    for table in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+    page = PAGES[name](example.view(task=task, metrics=ERRORS))
+    tables = re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
+    assert tables
+    assert page.count("data:image/png;base64,iVBORw0KGgo") == PICTURES.get(name, 0)
+    for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
     if name == "model":
         return  # its first column is made of words, which wrap
@@ -54,9 +60,14 @@ def test_numbers_are_the_views(example: Any) -> None:
     refused = [row for row in picked if row["verdict"] != "accepted"]
     assert all(row["detail"] in page for row in refused)
     assert page.count("✗") == len(refused) and page.count("✓") == len(picked) - len(refused)
-    errors = {n: {"static": {"mae_9": 1.0 + n / 100, "within_25": 0.5}} for n in range(1, 6)}
-    page = PAGES["model"](example.view(metrics=errors))
+    page = PAGES["model"](example.view(metrics=ERRORS))
     assert ["MAE, all 9 elements", "1.03", "1.04", "1.05"] in rows(page)
+    page = PAGES["candidates"](view)
+    best = view.candidates.sort_values("rank").head(markdown.TOP).to_dict("records")
+    places = [page.index(f"{row['rank']:.0f}. {markdown.formula(row)}") for row in best]
+    assert best and places == sorted(places)
+    for row in best:
+        assert f"{number(row['epsilon_mean'])} ± {number(row['epsilon_std'], 2)}" in page
     page = PAGES["calculations"](view)
     assert all(f"`{key[:8]}`" in page for key in view.calculations["key"])
 

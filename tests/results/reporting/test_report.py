@@ -284,7 +284,7 @@ def nothing_at_all(example: Any) -> dict[str, Any]:
         (all_refused, "No material has been validated yet. The mark to beat", 2),
         (no_round, "No material has been validated yet. The mark to beat", 1),
         (round_just_begun, "Nothing has been picked in this round yet", 1),
-        (waiting, "waiting", 2),
+        (waiting, "waiting6", 2),
         (nothing_at_all, "there is no mark to beat", 0),
     ],
 )

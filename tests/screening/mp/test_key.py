@@ -146,6 +146,7 @@ def test_the_key_is_nowhere(
         pull(question("labels"), context, session=PoliteSession(attempts=2, first_wait=0.0))
         pulled = pull_known(MaterialsProjectLabels(endpoint=server.url), context)
         said = f"{pulled} {pulled.to_dict()} {pulled.summary()}"
+        assert not fault, "every fault ends the pull"
     except (UserError, RuntimeError):
         kind, error, trace = sys.exc_info()
         assert error is not None

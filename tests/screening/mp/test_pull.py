@@ -167,8 +167,9 @@ def test_a_new_version_costs_what_has_changed(
     old = pull(question("labels"), context)
     summary, dielectric = documents
     summary[2]["last_updated"] = "2026-10-15T00:00:00Z"
-    summary[2]["structure"]["charge"] = None
-    dielectric[2]["total"][0][0] += 0.0
+    summary[2]["structure"]["charge"] = 1
+    for axis in range(3):
+        dielectric[2]["total"][axis][axis] += 0.5
     summary[5]["band_gap"] = 7.75
     gone = summary.pop(8)["material_id"]
     server.version = "2026.11.01"
@@ -181,7 +182,13 @@ def test_a_new_version_costs_what_has_changed(
     assert gone not in ids(new) and gone in ids(old)
     rows = {r.material_id: r for r in new.copy.rows(new.manifest.pages)}
     assert json.loads(rows[summary[5]["material_id"]].summary)["band_gap"] == 7.75
-    assert all(r.structure and r.dielectric for r in rows.values())
+    changed = rows[summary[2]["material_id"]]
+    assert json.loads(changed.structure)["charge"] == 1
+    assert json.loads(changed.dielectric)["total"] == dielectric[2]["total"]
+    before = {r.material_id: r for r in old.copy.rows(old.manifest.pages)}
+    same = rows.keys() - {changed.material_id}
+    assert same and all(rows[i].structure == before[i].structure for i in same)
+    assert all(rows[i].dielectric == before[i].dielectric for i in same)
 
 
 def test_versions_stand_side_by_side(
