@@ -131,6 +131,24 @@ def ledger_of() -> Callable[[Path], Any]:
     return lambda place: Ledger(place / "campaigns" / "ledger.sqlite")
 
 
+@pytest.fixture
+def interrupted(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``interrupted(place, command, "calculate")``: the campaign ends where that step begins."""
+    import flows.campaign
+    from screening.errors import UserError
+
+    def power_fails(*_: Any, **__: Any) -> None:
+        raise UserError("the power failed")
+
+    def run(place: Path, command: str, step: str, module: Any = flows.campaign) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, step, power_fails)
+            done = screen(place, command)
+        assert done.status == 2 and done.message == "Error: the power failed"
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, screen: Screen) -> tuple[Path, Done]:
     """A campaign of three rounds of four on the built-in data; for tests that leave it alone."""

@@ -55,11 +55,6 @@ def recorded(directory: Path, cpu_s: float) -> Path:
     return path
 
 
-def power_fails(*_: Any, **__: Any) -> None:
-    """In the place of a step at which the campaign is to end."""
-    raise UserError("the power failed")
-
-
 def test_a_budget_ends_a_campaign_before_it_is_exceeded(
     tmp_path: Path, screen: Any, quick: str, answers: Path, ledger_of: Ledgers
 ) -> None:
@@ -124,16 +119,12 @@ def test_what_another_campaign_has_paid_for_is_free(
 
 def test_a_budget_stops_nothing_of_another_campaign(
     tmp_path: Path, screen: Any, quick: str, cheap_answers: Path, executed: Any, ledger_of: Ledgers,
-    monkeypatch: pytest.MonkeyPatch,
+    interrupted: Any,
 ) -> None:  # fmt: skip
     """The first leaves its calculations under way; the second waits for them."""
-    import flows.campaign
-
     data = f"--candidates {cheap_answers.name} --replay {cheap_answers.name} --rounds 1 {quick}"
-    with monkeypatch.context() as patch:
-        patch.setattr(flows.campaign, "calculate", power_fails)
-        first = screen(tmp_path, f"run {data} --name first --batch 2 --set engine.delay_s=6")
-    assert first.message == "Error: the power failed"
+    slow = "--set engine.delay_s=6"
+    interrupted(tmp_path, f"run {data} --name first --batch 2 {slow}", "calculate")
     # Three of its own would fit; each runs for longer than it is recorded to.
     slow = "--set engine.delay_s=6 --set launcher.max_parallel=5"
     done = screen(tmp_path, f"run {data} --name second --batch 4 --budget 0.0005 {slow} --json")
@@ -147,17 +138,14 @@ def test_a_budget_stops_nothing_of_another_campaign(
 
 def test_what_the_budget_stopped_is_known_after_an_interruption(
     tmp_path: Path, screen: Any, quick: str, cheap_answers: Path, ledger_of: Ledgers,
-    monkeypatch: pytest.MonkeyPatch,
+    interrupted: Any,
 ) -> None:  # fmt: skip
     """Killed between stopping what runs and entering it as refused."""
     import flows.bill
 
     data = f"--candidates {cheap_answers.name} --replay {cheap_answers.name} --batch 3 --rounds 1"
     slow = "--set launcher.max_parallel=2 --set engine.delay_s=30"
-    with monkeypatch.context() as patch:
-        patch.setattr(flows.bill, "refuse", power_fails)
-        first = screen(tmp_path, f"run {data} --budget 0.001 {slow} {quick}")
-    assert first.message == "Error: the power failed"
+    interrupted(tmp_path, f"run {data} --budget 0.001 {slow} {quick}", "refuse", flows.bill)
     done = screen(tmp_path, "resume high-k --json")
     assert done.status == 0, done.err
     assert done.json["verdicts"] == {"engine error": 3}
@@ -191,15 +179,10 @@ def test_what_was_only_stopped_is_calculated_by_the_next_campaign(
 
 def test_what_was_spent_counts_after_an_interruption(
     tmp_path: Path, screen: Any, quick: str, answers: Path, ledger_of: Ledgers,
-    monkeypatch: pytest.MonkeyPatch,
+    interrupted: Any,
 ) -> None:  # fmt: skip
-    import flows.campaign
-
     data = f"--candidates {answers.name} --replay {answers.name} --batch 3 --rounds 4"
-    with monkeypatch.context() as patch:
-        patch.setattr(flows.campaign, "record", power_fails)
-        first = screen(tmp_path, f"run {data} --budget 0.07 {quick}")
-    assert first.message == "Error: the power failed"
+    interrupted(tmp_path, f"run {data} --budget 0.07 {quick}", "record")
     assert spent_core_hours(ledger_of(tmp_path), "high-k") == pytest.approx(3 * RECORDED_H)
     second = screen(tmp_path, "resume high-k --json")
     assert second.status == 0 and second.json["calculations"] == 3

@@ -191,19 +191,10 @@ def test_the_same_seed_picks_the_same(
 
 def test_two_campaigns_pay_for_a_calculation_once(
     tmp_path: Path, screen: Any, executed: Any, ledger_of: Ledgers, quick: str,
-    monkeypatch: pytest.MonkeyPatch, truth: dict[str, Any],
+    interrupted: Any, truth: dict[str, Any],
 ) -> None:  # fmt: skip
     """The first stops before it calculates what it picked; the second does that for it."""
-    import flows.campaign
-    from screening.errors import UserError
-
-    def stop(*_: Any) -> None:
-        raise UserError("the power failed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(flows.campaign, "calculate", stop)
-        first = screen(tmp_path, f"run --name first --rounds 1 --batch 3 {quick}")
-    assert first.status == 2 and first.message == "Error: the power failed"
+    interrupted(tmp_path, f"run --name first --rounds 1 --batch 3 {quick}", "calculate")
     pool = len(truth)
     second = screen(tmp_path, f"run --name second --rounds 1 --batch {pool} --json {quick}")
     assert second.status == 0 and second.json["calculations"] == pool

@@ -20,13 +20,6 @@ from screening.builtin import builtin_known
 Ledgers = Callable[[Path], Any]
 
 
-def stop(*_: Any) -> None:
-    """In place of a step: the campaign ends there."""
-    from screening.errors import UserError
-
-    raise UserError("the power failed")
-
-
 def test_paths_in_a_file_are_relative_to_it_and_flags_override_it(
     tmp_path: Path, screen: Any, quick: str, ledger_of: Ledgers
 ) -> None:
@@ -125,20 +118,16 @@ def test_anisotropy(
 
 @pytest.mark.parametrize("changed", ["known", "candidates"])
 def test_sources_that_change_under_a_campaign(
-    tmp_path: Path, screen: Any, quick: str, monkeypatch: pytest.MonkeyPatch, changed: str
+    tmp_path: Path, screen: Any, quick: str, interrupted: Any, changed: str
 ) -> None:
     """Refused while they differ; with the old files back it goes on."""
-    import flows.campaign
-
     known, pool = known_rows(), hidden_rows(6)
     write_table(tmp_path / "known.csv", known)
     write_table(tmp_path / "answers.csv", pool)
     write_table(tmp_path / "candidates.csv", pool)
     command = "run --known known.csv --candidates candidates.csv --replay answers.csv"
     command += f" --rounds 1 --batch 2 --json {quick}"
-    with monkeypatch.context() as patch:
-        patch.setattr(flows.campaign, "calculate", stop)
-        assert screen(tmp_path, command).status == 2
+    interrupted(tmp_path, command, "calculate")
     path = tmp_path / f"{changed}.csv"
     old = path.read_bytes()
     write_table(path, (known if changed == "known" else pool)[:-1])
@@ -151,22 +140,15 @@ def test_sources_that_change_under_a_campaign(
 
 
 def test_a_campaign_that_has_trained_nothing_may_be_corrected(
-    tmp_path: Path, screen: Any, quick: str, monkeypatch: pytest.MonkeyPatch, ledger_of: Ledgers
+    tmp_path: Path, screen: Any, quick: str, interrupted: Any, ledger_of: Ledgers
 ) -> None:
     """Its name is not lost; once something was trained, it belongs to its settings."""
-    import flows.campaign
-
-    with monkeypatch.context() as patch:
-        patch.setattr(flows.campaign, "train", stop)
-        assert screen(tmp_path, f"run --rounds 1 --batch 1 {quick}").status == 2
-        other = screen(tmp_path, f"run --rounds 1 --batch 2 {quick}")
-        assert other.message == "Error: the power failed"
+    for batch in (1, 2):
+        interrupted(tmp_path, f"run --rounds 1 --batch {batch} {quick}", "train")
     record = ledger_of(tmp_path).campaign("high-k")
     assert record.config["batch"] == 2
     assert len(ledger_of(tmp_path).known("high-k")) == len(builtin_known())
-    with monkeypatch.context() as patch:
-        patch.setattr(flows.campaign, "predict", stop)
-        assert screen(tmp_path, f"run --rounds 1 --batch 2 {quick}").status == 2
+    interrupted(tmp_path, f"run --rounds 1 --batch 2 {quick}", "predict")
     refused = screen(tmp_path, f"run --rounds 1 --batch 1 {quick}")
     assert refused.status == 2 and "batch was 2 and is now 1" in refused.message
     done = screen(tmp_path, f"run --rounds 1 --batch 2 --json {quick}")
@@ -174,14 +156,10 @@ def test_a_campaign_that_has_trained_nothing_may_be_corrected(
 
 
 def test_a_campaign_of_another_version(
-    tmp_path: Path, screen: Any, quick: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, screen: Any, quick: str, interrupted: Any
 ) -> None:
     """Fields that came later do not matter; fields that are gone are named."""
-    import flows.campaign
-
-    with monkeypatch.context() as patch:
-        patch.setattr(flows.campaign, "predict", stop)
-        screen(tmp_path, f"run --rounds 1 --batch 1 {quick}")
+    interrupted(tmp_path, f"run --rounds 1 --batch 1 {quick}", "predict")
     ledger = tmp_path / "campaigns" / "ledger.sqlite"
 
     def change(edit: Callable[[dict[str, Any]], object]) -> None:

@@ -1,0 +1,100 @@
+"""``screen jobs`` and ``screen cancel`` where calculations run on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dft.local import LocalLauncher
+from flows.notifications import NEW_BEST, ROUND_FINISHED, news
+from flows.watching import Watch
+from results.view import CampaignView
+
+Ledgers = Callable[[Path], Any]
+PICKS = 17
+"""More than there are hexadecimal digits: two keys begin alike."""
+
+
+@pytest.fixture
+def place(tmp_path: Path, interrupted: Any, quick: str) -> Path:
+    """A campaign whose calculations are picked and prepared, and none of which has begun."""
+    command = f"run --rounds 1 --batch {PICKS} {quick}"
+    interrupted(tmp_path, command, "submit", LocalLauncher)
+    return tmp_path
+
+
+def states(place: Path, screen: Any) -> dict[str, str]:
+    shown = screen(place, "jobs high-k --json").json
+    return {job["key"]: job["state"] for job in shown["open"]}
+
+
+def test_cancelled_and_allowed_again(place: Path, screen: Any, executed: Any) -> None:
+    before = states(place, screen)
+    assert len(before) == PICKS and set(before.values()) == {"pending"}
+    digits = [key[0] for key in before]
+    (digit, *_) = [d for d in digits if digits.count(d) > 1]
+    wrong = {
+        digit: f"{digits.count(digit)} open calculations of 'high-k' begin with {digit}",
+        "xyz": "no open calculation of 'high-k' begin with xyz",
+        "--undo --refuse": "--undo, --refuse and --release exclude each other",
+    }
+    for words, message in wrong.items():
+        refused = screen(place, f"cancel high-k {words}")
+        assert refused.status == 2 and message in refused.message
+    assert states(place, screen) == before
+    one, two = sorted(before)[:2]
+    done = screen(place, f"cancel high-k {one[:12]} {two[:12]}")
+    assert done.out.startswith("2 calculations of 'high-k' stopped")
+    after = states(place, screen)
+    assert {key for key in after if after[key] == "cancelled"} == {one, two}
+    assert screen(place, "jobs").out.count(" cancelled ") == 2
+    undone = screen(place, f"cancel high-k {one[:12]} --undo")
+    assert undone.out.startswith("1 calculations of 'high-k' allowed again")
+    assert [states(place, screen)[key] for key in (one, two)] == ["pending", "cancelled"]
+    assert screen(place, f"cancel high-k {two[:12]} --refuse").status == 0
+    done = screen(place, "resume high-k --json")
+    assert done.status == 0 and done.json["verdicts"]["engine error"] == 1
+    assert two not in executed(place) and executed(place)[one] == ["start", "end"]
+    assert len(executed(place)) == PICKS - 1
+    assert "No campaign is open." in screen(place, "jobs").out
+
+
+def test_a_machine_that_is_gone_for_good(place: Path, screen: Any, executed: Any) -> None:
+    calculations = place / "campaigns" / "high-k" / "calculations"
+    calculations.rename(place / "gone")
+    refused = screen(place, "cancel high-k")
+    assert refused.status == 2 and "are on another machine; cancel them there" in refused.message
+    released = screen(place, "cancel high-k --release")
+    assert released.out.startswith(f"{PICKS} calculations of 'high-k' released")
+    done = screen(place, "resume high-k --json")
+    assert done.status == 0 and done.json["calculations"] == PICKS
+    assert set(map(tuple, executed(place).values())) == {("start", "end")}
+
+
+def test_the_end_of_a_round_is_foretold(place: Path, ledger_of: Ledgers) -> None:
+    watch = Watch(ledger_of(place), "high-k")
+    assert watch.summary()["seconds_left"] is None, "nothing has been calculated yet"
+
+
+def test_word_of_a_new_best(finished: Any, ledger_of: Ledgers) -> None:
+    view = CampaignView.from_ledger(ledger_of(finished[0]), "high-k")
+    best = view.best_validated
+    its_round = int(best["round"])
+
+    def told(number: int, known: float | None) -> dict[str, str]:
+        mark = None if known is None else {"merit": known}
+        parts = ("calculations", "name", "task", "config", "best_validated")
+        given = {part: getattr(view, part) for part in parts}
+        same: Any = SimpleNamespace(**given, best_known=mark)
+        return dict(news(same, number))
+
+    for known in (None, float(best["merit"]) - 0.1):
+        assert str(best["formula"]) in told(its_round, known)[NEW_BEST]
+    assert NEW_BEST not in told(its_round, float(best["merit"]) + 0.1)
+    for number in {1, 2, 3} - {its_round}:
+        assert NEW_BEST not in told(number, None)
+        assert f"Round {number} of 'high-k' is finished" in told(number, None)[ROUND_FINISHED]
