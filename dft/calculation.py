@@ -29,6 +29,7 @@ from dft.engine import CalculationOutput, Engine
 from dft.locks import PATIENCE_S, is_locked, try_lock, try_lock_file
 from screening.errors import UserError
 from screening.io import atomic_write, stable_hash
+from screening.material import structure_hash
 
 if TYPE_CHECKING:
     from jobflow.core.flow import Flow
@@ -129,7 +130,7 @@ class Calculation:
         if result is not None and (keep or result.conclusive or not self._reopen()):
             return
         poscar, asked = self.directory / "POSCAR", _poscar(material)
-        if not _is_poscar(poscar, material.n_sites):
+        if not _is_whole(poscar, material):
             atomic_write(poscar, asked)
         if self.description() is None:
             atomic_write(
@@ -364,15 +365,16 @@ def _read(path: Path) -> bytes | None:
         ) from error
 
 
-def _is_poscar(path: Path, n_sites: int) -> bool:
-    """Whether a whole POSCAR of so many atoms is there."""
+def _is_whole(poscar: Path, material: Material) -> bool:
+    """Whether a POSCAR is there that describes the material."""
     from pymatgen.io.vasp.inputs import Poscar
 
-    content = _read(path)
+    content = _read(poscar)
     try:
-        return content is not None and len(Poscar.from_str(content.decode()).structure) == n_sites
-    except (ValueError, IndexError, KeyError):
+        found = None if content is None else Poscar.from_str(content.decode()).structure
+    except Exception:  # noqa: BLE001 - the parser raises anything on broken files
         return False
+    return found is not None and structure_hash(found) == material.structure_hash
 
 
 def _poscar(material: Material) -> str:

@@ -120,7 +120,7 @@ def check_slurm() -> list[Finding]:
 
 def check_jobflow_remote() -> list[Finding]:
     """Whether jobflow-remote is here, and which projects it has."""
-    subject, remedy = "jobflow-remote", "pip install '.[jobflow-remote]'"
+    subject, remedy = "jobflow-remote", "pip install jobflow-remote"
     try:
         version = importlib.metadata.version("jobflow-remote")
     except importlib.metadata.PackageNotFoundError:

@@ -113,7 +113,7 @@ class JobflowRemoteLauncher:
             from jobflow_remote.jobs.jobcontroller import JobController
         except ImportError:
             raise UserError(
-                "jobflow-remote is not installed; pip install '.[jobflow-remote]', "
+                "jobflow-remote is not installed; pip install jobflow-remote, "
                 "or use --launcher local or slurm."
             ) from None
         return _understood(lambda: JobController.from_project_name(self.settings.project))

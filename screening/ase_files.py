@@ -74,7 +74,7 @@ def is_ase_file(path: Path) -> bool:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and "nextid" in content
+    return isinstance(content, dict) and not {"ids", "nextid", "1"}.isdisjoint(content)
 
 
 def _records(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:

@@ -8,11 +8,12 @@ splits it is of.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from models.protocol.benchmark import card_header, done_splits, over_splits
+from models.calibration import PARTS
+from models.protocol.benchmark import Note, card_header, done_splits, over_splits
 from models.protocol.card import read_card, write_card
 from models.protocol.table import TensorTable
 from models.protocol.variants import Variant
@@ -27,8 +28,8 @@ def require_cards(
     name: str,
     variant: Variant,
     table: TensorTable,
-    numbers: Iterable[int],
-    parts: Iterable[str],
+    numbers: Collection[int],
+    parts: Collection[str],
     work: Path,
     cards: Path,
 ) -> None:
@@ -37,48 +38,70 @@ def require_cards(
     Raises
     ------
     UserError
-        Results there are of other data, another budget or other settings; or the card has further
-        splits and does not tell them apart.
+        Predictions of splits there are of other data, another budget or other settings; what lies
+        in the card's place is no card; or it has further splits and does not tell them apart.
     """
     done = done_splits(name, variant, table, work)
     splits = {
-        part: {*numbers, *(n for n, (_, outcome) in done.items() if part in outcome.central)}
-        for part in parts
+        part: {
+            *(numbers if part in parts else ()),
+            *(n for n, (_, outcome) in done.items() if part in outcome.central),
+        }
+        for part in PARTS
     }
     place = cards / f"{name}.yaml"
-    if not can_continue(card_header(name, variant, table), place, splits):
-        raise _would_be_lost(place)
+    if gone := _lost(card_header(name, variant, table), place, splits):
+        raise _refusal(place, gone)
 
 
-def write_continued(card: Card, cards: Path) -> None:
+def write_continued(card: Card, cards: Path, note: Note) -> None:
     """Write a card with what the one before says of other splits.
 
     One that does not tell them apart stays until all its splits are there.
+
+    Raises
+    ------
+    UserError
+        What lies in its place is no card.
     """
     place = cards / f"{card['variant']}.yaml"
-    if can_continue(card, place, {part: f["splits"] for part, f in card["figures"].items()}):
+    if gone := _lost(card, place, _splits(card)):
+        note(f"{place} stays as it is until there are predictions of the splits {_named(gone)}.")
+    else:
         write_card(place, continued(card, place))
 
 
-def can_continue(header: Card, path: Path, splits: Mapping[str, Collection[int]]) -> bool:
-    """Whether no split is lost if a card of these splits, part by part, replaces the one there."""
+def _splits(card: Card) -> dict[str, list[int]]:
+    return {part: figures["splits"] for part, figures in card["figures"].items()}
+
+
+def _lost(header: Card, path: Path, splits: Mapping[str, Collection[int]]) -> list[int]:
+    """Splits of which the card at ``path`` has means only, and a new one would have nothing."""
     if not path.exists():
-        return True
+        return []
     earlier = read_card(path)
     if any(earlier.get(key) != header.get(key) for key in SAME):
-        return True
-    return all(
-        _by_split(before) is not None or {*before["splits"]} <= {*splits[part]}
-        for part, before in earlier["figures"].items()
-        if part in splits
+        return []
+    return sorted(
+        {
+            number
+            for part, before in earlier["figures"].items()
+            if splits.get(part) and _by_split(before) is None
+            for number in before["splits"]
+            if number not in splits[part]
+        }
     )
 
 
-def _would_be_lost(path: Path) -> UserError:
+def _refusal(path: Path, gone: list[int]) -> UserError:
     return UserError(
-        f"The card {path} is of several splits and has only their means, which would be lost; "
-        "write cards to another folder (--cards), or run all its splits."
+        f"The card {path} has only the mean over its splits, of which {_named(gone)} would be "
+        "lost; write cards to another folder (--cards), or run these as well."
     )
+
+
+def _named(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def continued(card: Card, path: Path) -> Card:
@@ -91,6 +114,8 @@ def continued(card: Card, path: Path) -> Card:
     UserError
         What lies there is no card, or one that has further splits and does not tell them apart.
     """
+    if gone := _lost(card, path, _splits(card)):
+        raise _refusal(path, gone)
     if not path.exists():
         return card
     earlier = read_card(path)
@@ -98,7 +123,7 @@ def continued(card: Card, path: Path) -> Card:
         return card
     figures = dict(card["figures"])
     for part, before in earlier["figures"].items():
-        figures[part] = _joined(figures[part], before, path) if part in figures else before
+        figures[part] = _joined(figures[part], before) if part in figures else before
     numbers = {n for own in figures.values() for n in own["splits"]}
     hardware = dict.fromkeys([*earlier["hardware"].split("; "), *card["hardware"].split("; ")])
     found = {
@@ -108,16 +133,14 @@ def continued(card: Card, path: Path) -> Card:
     return {**found, "paired": compared} if compared else found
 
 
-def _joined(figures: Card, before: Card, path: Path) -> Card:
+def _joined(figures: Card, before: Card) -> Card:
     """Figures of a part; pooled ones are of the splits whose predictions are there."""
     gone = [n for n in before["splits"] if n not in figures["splits"]]
     if not gone:
         return figures
     known = _by_split(before)
-    if known is None:
-        raise _would_be_lost(path)
     own = _by_split(figures)
-    assert own is not None
+    assert own is not None and known is not None
     numbers = sorted([*gone, *figures["splits"]])
 
     def merged(ours: list[Any], theirs: list[Any]) -> list[Any]:

@@ -156,8 +156,8 @@ def run_papers(
     Raises
     ------
     UserError
-        Results in ``work`` are of other data or another budget, pretrained weights are missing, or
-        a card that lies there would lose splits; before anything is trained.
+        Predictions of splits in ``work`` are of other data or another budget, pretrained weights
+        are missing, or a card that lies there would lose splits; before anything is trained.
     """
     for variant in variants:
         require_pretrained(variant.name, variant.cache.root)
@@ -169,7 +169,7 @@ def run_papers(
     if done_splits(OURS, ours, table, work):
         card = splits_card(OURS, ours, table, work, None)
         card["measured"] = _measured_once(table, ours.cache, work / OURS / "measured.json")
-        write_continued(card, cards)
+        write_continued(card, cards, note)
     else:
         note(f"{work} has no predictions of {OURS} to compare with: --models {OURS} makes them.")
     for number in numbers:
@@ -185,7 +185,7 @@ def run_papers(
                     )
                     save_outcome(path, split.test, outcome, origin(variant, table))
                     note(f"{variant.name}, split {number}, {part}: {outcome.facts[part]}")
-                write_continued(paper_card(variant, table, work), cards)
+                write_continued(paper_card(variant, table, work), cards, note)
     for merit in TAIL_MERITS if tail else ():
         if train_ours or (work / OURS / f"tail-{merit}.npz").exists():
             card = run_tail(OURS, ours, table, merit, work, note)

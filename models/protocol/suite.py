@@ -44,15 +44,15 @@ def make_cards(
     Raises
     ------
     UserError
-        Results in ``work`` are of other data or settings, or a card that lies there would lose
-        splits; before anything is trained.
+        Predictions of splits in ``work`` are of other data or settings, or a card that lies there
+        would lose splits; before anything is trained.
     """
     for name, variant in variants.items():
         require_cards(name, variant, table, numbers, PARTS, work, cards)
     for name, variant in variants.items():
         run_splits(name, variant, table, numbers, work, note)
         reference = REFERENCE if name != REFERENCE and (work / REFERENCE).is_dir() else None
-        write_continued(splits_card(name, variant, table, work, reference), cards)
+        write_continued(splits_card(name, variant, table, work, reference), cards, note)
         for merit in TAIL_MERITS if tail else ():
             card = run_tail(name, variant, table, merit, work, note)
             write_card(cards / f"{name}-tail-{merit}.yaml", card)

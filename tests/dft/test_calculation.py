@@ -68,15 +68,19 @@ def test_preparing_again_changes_nothing(bench: Any, many: list[KnownMaterial]) 
 
 
 @pytest.mark.parametrize("name", ["POSCAR", "calculation.json", "flow.json"])
-@pytest.mark.parametrize("damage", [None, b'{"half": ', b"\xff\xfe"])
+@pytest.mark.parametrize("damage", [None, b'{"half": ', b"\xff\xfe", "cut", "a line short"])
 def test_preparing_again_repairs(
-    bench: Any, many: list[KnownMaterial], name: str, damage: bytes | None
+    bench: Any, many: list[KnownMaterial], name: str, damage: bytes | str | None
 ) -> None:
     (key,) = bench.replay(many[:1])
     path = bench.root / key / name
     whole = path.read_bytes()
     path.unlink()
-    if damage is not None:
+    if damage == "cut":
+        path.write_bytes(whole[:-45])
+    elif damage == "a line short":
+        path.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    elif isinstance(damage, bytes):
         path.write_bytes(damage)
     bench.replay(many[:1])
     if name == "flow.json":  # its jobs are given new random names each time

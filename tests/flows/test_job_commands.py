@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from dft.calculation import State
 from dft.local import LocalLauncher
-from flows.notifications import NEW_BEST, ROUND_FINISHED, news
-from flows.watching import Watch
-from results.view import CampaignView
+from flows.limits import at_once_at_most
+from flows.watching import Watch, Watched
 
 Ledgers = Callable[[Path], Any]
 PICKS = 17
@@ -76,25 +76,17 @@ def test_a_machine_that_is_gone_for_good(place: Path, screen: Any, executed: Any
 
 
 def test_the_end_of_a_round_is_foretold(place: Path, ledger_of: Ledgers) -> None:
+    """By what a calculation usually takes, what has passed of it, and how many run at once."""
     watch = Watch(ledger_of(place), "high-k")
     assert watch.summary()["seconds_left"] is None, "nothing has been calculated yet"
+    at_once = at_once_at_most(watch.config)
 
+    def left(*running_s: float, state: State = State.RUNNING) -> float:
+        jobs = [SimpleNamespace(state=state, running_s=s) for s in running_s]
+        return watch._left([Watched(cast("Any", None), cast("Any", job)) for job in jobs], 100.0)
 
-def test_word_of_a_new_best(finished: Any, ledger_of: Ledgers) -> None:
-    view = CampaignView.from_ledger(ledger_of(finished[0]), "high-k")
-    best = view.best_validated
-    its_round = int(best["round"])
-
-    def told(number: int, known: float | None) -> dict[str, str]:
-        mark = None if known is None else {"merit": known}
-        parts = ("calculations", "name", "task", "config", "best_validated")
-        given = {part: getattr(view, part) for part in parts}
-        same: Any = SimpleNamespace(**given, best_known=mark)
-        return dict(news(same, number))
-
-    for known in (None, float(best["merit"]) - 0.1):
-        assert str(best["formula"]) in told(its_round, known)[NEW_BEST]
-    assert NEW_BEST not in told(its_round, float(best["merit"]) + 0.1)
-    for number in {1, 2, 3} - {its_round}:
-        assert NEW_BEST not in told(number, None)
-        assert f"Round {number} of 'high-k' is finished" in told(number, None)[ROUND_FINISHED]
+    assert left(30.0) == pytest.approx(70.0)
+    assert left(1000.0) == pytest.approx(10.0), "however long it has run"
+    assert left(*[0.0] * 4 * at_once) == pytest.approx(400.0)
+    assert left(0.0, *[1000.0] * at_once) == pytest.approx(100.0), "not before the last"
+    assert left(0.0, state=State.LOST) == 0.0, "what is cancelled is not waited for"

@@ -6,6 +6,7 @@ import http.server
 import socket
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ def serve() -> Iterator[Any]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits that were asked of the clock, which does not wait."""
     found: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", found.append)
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=found.append))
     return found
 
 
@@ -129,7 +130,7 @@ def test_whoever_cannot_prove_who_they_are_is_asked_once(waits: list[float]) -> 
             except OSError:
                 return
             with line:
-                calls.append(line.recv(1024))
+                calls.append(line.recv(65536))
                 line.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
 
     threading.Thread(target=answer, daemon=True).start()

@@ -154,11 +154,13 @@ def test_a_card_of_several_splits_is_not_found_in_the_way_after_hours(
     old = read_card(cards / f"{NAME}.yaml")
     del old["figures"]["static"]["by_split"]
     write_card(cards / f"{NAME}.yaml", old)
-    for numbers in ([1], [3]):
-        with pytest.raises(UserError, match="only their means, which would be lost"):
+    for numbers, gone in (([1], "2"), ([3], "1, 2")):
+        with pytest.raises(UserError, match=f"of which {gone} would be lost"):
             run_papers([variant], own, table, numbers, ["static"], tmp_path / "new", cards, quietly)
     assert not (tmp_path / "new").exists()
-    run_papers([variant], own, table, [1, 2], ["static"], tmp_path / "new", cards, quietly)
+    said: list[str] = []
+    run_papers([variant], own, table, [1, 2], ["static"], tmp_path / "new", cards, said.append)
+    assert sum("stays as it is until there are predictions" in sentence for sentence in said) == 1
     static = read_card(cards / f"{NAME}.yaml")["figures"]["static"]
     assert static["splits"] == [1, 2] and "by_split" in static
 
