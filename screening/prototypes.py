@@ -32,10 +32,21 @@ SOURCES = {
     "(1969); Landolt-Börnstein, New Series III/36",
     "J": "R. B. Jacobs, Phys. Rev. 54, 325 and 468 (1938), at the pressure of the transition",
     "D": "A. Dewaele et al., Phys. Rev. B 85, 214105 (2012), extrapolated to zero pressure",
+    "F": "Y. Fei et al., PNAS 104, 9182 (2007), extrapolated to zero pressure",
+    "R": "P. Richet, H.-K. Mao, P. M. Bell, J. Geophys. Res. 93, 15279 (1988), extrapolated to "
+    "zero pressure",
+    "BD": "I. O. Bashkin, V. F. Degtyareva, Y. M. Dergachev, E. G. Ponyatovskii, Phys. Status "
+    "Solidi B 114 (1982), doi:10.1002/pssb.2221140252, kept at 100 K and no pressure",
+    "DU": "S. J. Duclos, Y. K. Vohra, A. L. Ruoff, S. Filipek, B. Baranowski, Phys. Rev. B 36, "
+    "7664 (1987), from the volume at the pressure of the transition, 29.3 GPa",
+    "LI": "L.-G. Liu, W. A. Bassett, J. Geophys. Res. 77, 4934 (1972), at 18 GPa",
+    "PU": "K. Puhakainen et al., J. Solid State Chem. 183, 1785 (2010); hydrogen, which X-rays "
+    "do not place, 1.63 Å from platinum",
+    "SM": "D. K. Smith, C. F. Cline, S. B. Austerman, Acta Cryst. 18, 393 (1965), at 2,100 °C",
     "P": "single determinations as collected in Pearson's Handbook of Crystallographic Data "
     "(1991) and the Inorganic Crystal Structure Database",
 }
-"""Compilations in which the lattice constants of the list are tabulated."""
+"""Where the lattice constants of the list are from: compilations, and single papers."""
 
 N_HALL = 530
 FIRST_TETRAGONAL, FIRST_TRIGONAL, FIRST_CUBIC = 75, 143, 195
