@@ -129,9 +129,11 @@ class Calculation:
         result = self.result()
         if result is not None and (keep or result.conclusive or not self._reopen()):
             return
-        poscar, asked = self.directory / "POSCAR", _poscar(material)
-        if not _is_whole(poscar, material):
+        poscar, asked = self.directory / "POSCAR", _poscar(material).encode()
+        there = _read(poscar)
+        if there != asked and not _describes(there, material):
             atomic_write(poscar, asked)
+            there = asked
         if self.description() is None:
             atomic_write(
                 self.directory / "calculation.json",
@@ -151,7 +153,7 @@ class Calculation:
             )
         known = _read_json(self.flow_path)
         # Another description of the same crystal may have other axes than the POSCAR here.
-        if known is None or _read(poscar) == asked.encode():
+        if known is None or there == asked:
             self._write_flow(engine.flow(material), known)
 
     def description(self) -> dict[str, Any] | None:
@@ -365,16 +367,17 @@ def _read(path: Path) -> bytes | None:
         ) from error
 
 
-def _is_whole(poscar: Path, material: Material) -> bool:
-    """Whether a POSCAR is there that describes the material."""
+def _describes(poscar: bytes | None, material: Material) -> bool:
+    """Whether the content of a POSCAR, if there is one, is that of the material."""
     from pymatgen.io.vasp.inputs import Poscar
 
-    content = _read(poscar)
+    if poscar is None:
+        return False
     try:
-        found = None if content is None else Poscar.from_str(content.decode()).structure
+        found = Poscar.from_str(poscar.decode()).structure
     except Exception:  # noqa: BLE001 - the parser raises anything on broken files
         return False
-    return found is not None and structure_hash(found) == material.structure_hash
+    return structure_hash(found) == material.structure_hash
 
 
 def _poscar(material: Material) -> str:

@@ -50,7 +50,7 @@ def require_cards(
         for part in PARTS
     }
     place = cards / f"{name}.yaml"
-    if gone := _lost(card_header(name, variant, table), place, splits):
+    if gone := _lost(_earlier(card_header(name, variant, table), place), splits):
         raise _refusal(place, gone)
 
 
@@ -65,7 +65,7 @@ def write_continued(card: Card, cards: Path, note: Note) -> None:
         What lies in its place is no card.
     """
     place = cards / f"{card['variant']}.yaml"
-    if gone := _lost(card, place, _splits(card)):
+    if gone := _lost(_earlier(card, place), _splits(card)):
         note(f"{place} stays as it is until there are predictions of the splits {_named(gone)}.")
     else:
         write_card(place, continued(card, place))
@@ -75,12 +75,17 @@ def _splits(card: Card) -> dict[str, list[int]]:
     return {part: figures["splits"] for part, figures in card["figures"].items()}
 
 
-def _lost(header: Card, path: Path, splits: Mapping[str, Collection[int]]) -> list[int]:
-    """Splits of which the card at ``path`` has means only, and a new one would have nothing."""
+def _earlier(header: Card, path: Path) -> Card | None:
+    """The card at ``path`` that one with this header goes on with, if there is one."""
     if not path.exists():
-        return []
+        return None
     earlier = read_card(path)
-    if any(earlier.get(key) != header.get(key) for key in SAME):
+    return earlier if all(earlier.get(key) == header.get(key) for key in SAME) else None
+
+
+def _lost(earlier: Card | None, splits: Mapping[str, Collection[int]]) -> list[int]:
+    """Splits of which an earlier card has means only, and a new one would have nothing."""
+    if earlier is None:
         return []
     return sorted(
         {
@@ -114,13 +119,11 @@ def continued(card: Card, path: Path) -> Card:
     UserError
         What lies there is no card, or one that has further splits and does not tell them apart.
     """
-    if gone := _lost(card, path, _splits(card)):
+    earlier = _earlier(card, path)
+    if earlier is None:
+        return card
+    if gone := _lost(earlier, _splits(card)):
         raise _refusal(path, gone)
-    if not path.exists():
-        return card
-    earlier = read_card(path)
-    if any(earlier.get(key) != card.get(key) for key in SAME):
-        return card
     figures = dict(card["figures"])
     for part, before in earlier["figures"].items():
         figures[part] = _joined(figures[part], before) if part in figures else before

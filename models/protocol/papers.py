@@ -162,8 +162,7 @@ def run_papers(
     for variant in variants:
         require_pretrained(variant.name, variant.cache.root)
         require_cards(variant.name, variant, table, numbers, parts, work, cards)
-    if train_ours or done_splits(OURS, ours, table, work):
-        require_cards(OURS, ours, table, numbers if train_ours else (), PARTS, work, cards)
+    require_cards(OURS, ours, table, numbers if train_ours else (), PARTS, work, cards)
     if train_ours:
         run_splits(OURS, ours, table, numbers, work, note)
     if done_splits(OURS, ours, table, work):
