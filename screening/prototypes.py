@@ -43,12 +43,12 @@ SOURCES = {
     "PU": "K. Puhakainen et al., J. Solid State Chem. 183, 1785 (2010); hydrogen, which X-rays "
     "do not place, 1.63 Å from platinum",
     "SM": "D. K. Smith, C. F. Cline, S. B. Austerman, Acta Cryst. 18, 393 (1965), at 2,100 °C",
-    "SH": "A. V. Shevelkov et al., J. Solid State Chem. 114, 379 (1995); heights, by which Te and I "
-    "are hard to tell apart, as relaxed in PBEsol",
-    "EG": "P. Ehrlich et al., Z. anorg. allg. Chem. 283, 58 and doi:10.1002/zaac.19562880305 (1956); "
-    "heights, which powders gave coarsely, as relaxed in PBE",
-    "BV": "B. Bertheville et al., J. Alloys Compd. 325, L13 (2001), of the deuteride; the height of "
-    "the alkali metal as relaxed in PBE",
+    "SH": "A. V. Shevelkov et al., J. Solid State Chem. 114, 379 (1995); heights, by which Te and "
+    "I are hard to tell apart, as relaxed in PBEsol",
+    "EG": "P. Ehrlich et al., Z. anorg. allg. Chem. 283, 58 and doi:10.1002/zaac.19562880305 "
+    "(1956); heights, which powders gave coarsely, as relaxed in PBE",
+    "BV": "B. Bertheville et al., J. Alloys Compd. 325, L13 (2001), of the deuteride; the height "
+    "of the alkali metal as relaxed in PBE",
     "HA": "B. C. Hauback et al., J. Alloys Compd. 358, 142 (2003), of the deuteride at 8 K",
     "HI": "S. J. Hibble et al., Inorg. Chem. 41, 4990 (2002)",
     "P": "single determinations as collected in Pearson's Handbook of Crystallographic Data "
