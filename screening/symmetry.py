@@ -59,9 +59,11 @@ def _primitive(lattice: bytes, positions: bytes, species: bytes) -> Cell:
 
 @dataclass(frozen=True)
 class _Operations:
-    """What spglib finds: fractional rotations (n, 3, 3), and whether no smaller cell will do."""
+    """What spglib finds: fractional rotations (n, 3, 3) and translations (n, 3), and whether no
+    smaller cell will do."""
 
     rotations: NDArray[np.int32]
+    translations: Array
     is_primitive: bool
 
 
@@ -74,7 +76,7 @@ def _operations(lattice: bytes, positions: bytes, species: bytes) -> _Operations
     if found is None:
         return None
     alone = len(np.unique(found.mapping_to_primitive)) == len(given[2])
-    return _Operations(np.unique(found.rotations, axis=0), alone)
+    return _Operations(found.rotations, found.translations, alone)
 
 
 def _from_bytes(lattice: bytes, positions: bytes, species: bytes) -> Cell:
@@ -104,7 +106,7 @@ def _rotations(lattice_bytes: bytes, position_bytes: bytes, species_bytes: bytes
     if operations is None:
         return np.eye(3)[None]
     lattice = _from_bytes(lattice_bytes, position_bytes, species_bytes)[0]
-    rotations = _exact(operations.rotations.astype(float), lattice.T)
+    rotations = _exact(np.unique(operations.rotations, axis=0).astype(float), lattice.T)
     rotations.flags.writeable = False
     return rotations
 
@@ -119,15 +121,12 @@ def crystal_operations(cell: Cell) -> tuple[Array, NDArray[np.int64]]:
     permutations
         (n, atoms): operation k takes atom i to the place of atom ``permutations[k, i]``.
     """
-    import spglib
-
-    lattice, positions, _ = cell
-    given: Any = cell
-    found = spglib.get_symmetry(given, symprec=SYMPREC)
+    lattice, positions, species = cell
+    found = _operations(lattice.tobytes(), positions.tobytes(), species.tobytes())
     if found is None:
         return np.eye(3)[None], np.arange(len(positions))[None]
-    fractional = found["rotations"].astype(float)
-    moved = np.einsum("nij,aj->nai", fractional, positions) + found["translations"][:, None]
+    fractional = found.rotations.astype(float)
+    moved = np.einsum("nij,aj->nai", fractional, positions) + found.translations[:, None]
     difference = moved[:, :, None] - positions
     difference -= np.round(difference)
     distance = np.linalg.norm(difference @ lattice, axis=-1)

@@ -164,3 +164,13 @@ def test_mean_permittivity() -> None:
     assert mean_permittivity(np.diag([1.0, 2.0, 6.0])) == 3.0
     stack = np.stack([[np.eye(3), 2 * np.eye(3)], [3 * np.eye(3), 4 * np.eye(3)]])
     assert np.array_equal(mean_permittivity(stack), [[1, 2], [3, 4]])
+
+
+def test_an_isotropic_tensor_is_taken_as_it_is_and_nearly_isotropic_ones_are_not(
+    prototypes: dict[str, Any],
+) -> None:
+    rutile = prototypes["rutile"]
+    cubic = 6.3 * np.eye(3) + 1e-14 * np.triu(np.ones((3, 3)))
+    np.testing.assert_array_equal(read_tensor(cubic, rutile, NAME), np.trace(cubic) / 3 * np.eye(3))
+    nearly = 6.3 * np.eye(3) + np.diag([1e-9, 1e-9, 0])
+    assert read_tensor(nearly, rutile, NAME)[0, 0] > 6.3
