@@ -39,6 +39,8 @@ SOURCES = {
     "Solidi B 114 (1982), doi:10.1002/pssb.2221140252, kept at 100 K and no pressure",
     "DU": "S. J. Duclos, Y. K. Vohra, A. L. Ruoff, S. Filipek, B. Baranowski, Phys. Rev. B 36, "
     "7664 (1987), from the volume at the pressure of the transition, 29.3 GPa",
+    "RH": "Phys. Status Solidi B 130 (1985), doi:10.1002/pssb.2221300103, from the bulk modulus "
+    "and the change of volume at the transition, 1.7 GPa",
     "LI": "L.-G. Liu, W. A. Bassett, J. Geophys. Res. 77, 4934 (1972), at 18 GPa",
     "PU": "K. Puhakainen et al., J. Solid State Chem. 183, 1785 (2010); hydrogen, which X-rays "
     "do not place, 1.63 Å from platinum",
