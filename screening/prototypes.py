@@ -39,20 +39,25 @@ SOURCES = {
     "Solidi B 114 (1982), doi:10.1002/pssb.2221140252, kept at 100 K and no pressure",
     "DU": "S. J. Duclos, Y. K. Vohra, A. L. Ruoff, S. Filipek, B. Baranowski, Phys. Rev. B 36, "
     "7664 (1987), from the volume at the pressure of the transition, 29.3 GPa",
-    "RH": "Phys. Status Solidi B 130 (1985), doi:10.1002/pssb.2221300103, from the bulk modulus "
-    "and the change of volume at the transition, 1.7 GPa",
+    "RH": "Phys. Status Solidi B 130 (1985), doi:10.1002/pssb.2221300103; at the pressure of the "
+    "transition, 1.7 GPa, from the bulk modulus and the change of volume there",
     "LI": "L.-G. Liu, W. A. Bassett, J. Geophys. Res. 77, 4934 (1972), at 18 GPa",
     "PU": "K. Puhakainen et al., J. Solid State Chem. 183, 1785 (2010); hydrogen, which X-rays "
     "do not place, 1.63 Å from platinum",
     "SM": "D. K. Smith, C. F. Cline, S. B. Austerman, Acta Cryst. 18, 393 (1965), at 2,100 °C",
     "SH": "A. V. Shevelkov et al., J. Solid State Chem. 114, 379 (1995); heights, by which Te and "
     "I are hard to tell apart, as relaxed in PBEsol",
-    "EG": "P. Ehrlich et al., Z. anorg. allg. Chem. 283, 58 and doi:10.1002/zaac.19562880305 "
-    "(1956); heights, which powders gave coarsely, as relaxed in PBE",
+    "EG": "P. Ehrlich et al., Z. anorg. allg. Chem. 283, 58 (1956) and "
+    "doi:10.1002/zaac.19562880305 (1956); heights, which powder patterns gave only coarsely, as "
+    "relaxed in PBE",
     "BV": "B. Bertheville et al., J. Alloys Compd. 325, L13 (2001), of the deuteride; the height "
     "of the alkali metal as relaxed in PBE",
     "HA": "B. C. Hauback et al., J. Alloys Compd. 358, 142 (2003), of the deuteride at 8 K",
     "HI": "S. J. Hibble et al., Inorg. Chem. 41, 4990 (2002)",
+    "HW": "cell: R. W. G. Wyckoff, Crystal Structures, 2nd ed., vol. 1 (1963); bond lengths: S. J. "
+    "Hibble et al., Inorg. Chem. 42, 4724 (2003), G. A. Bowmaker et al., ibid. 37, 3968 (1998)",
+    "PR": "cell: Pearson's Handbook of Crystallographic Data (1991); free coordinates as relaxed "
+    "in PBE",
     "P": "single determinations as collected in Pearson's Handbook of Crystallographic Data "
     "(1991) and the Inorganic Crystal Structure Database",
 }

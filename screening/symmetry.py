@@ -38,8 +38,7 @@ def primitive_cell(structure: Structure) -> Cell:
     A supercell, a conventional cell and a primitive cell of one crystal all lead to cells with the
     same atoms; where no smaller cell is found, the cell is returned as it is.
     """
-    lattice, positions, species = cell_of(structure)
-    return _primitive(lattice.tobytes(), positions.tobytes(), species.tobytes())
+    return _primitive(*_to_bytes(cell_of(structure)))
 
 
 @functools.lru_cache(maxsize=50_000)
@@ -79,6 +78,15 @@ def _operations(lattice: bytes, positions: bytes, species: bytes) -> _Operations
     return _Operations(found.rotations, found.translations, alone)
 
 
+def _to_bytes(cell: Cell) -> tuple[bytes, bytes, bytes]:
+    lattice, positions, species = cell
+    return (
+        np.asarray(lattice, dtype=float).tobytes(),
+        np.asarray(positions, dtype=float).tobytes(),
+        np.asarray(species, dtype=np.int64).tobytes(),
+    )
+
+
 def _from_bytes(lattice: bytes, positions: bytes, species: bytes) -> Cell:
     return (
         np.frombuffer(lattice, dtype=float).reshape(3, 3),
@@ -96,8 +104,7 @@ def point_group_rotations(structure: Structure) -> Array:
         Shape (n, 3, 3), orthogonal to machine precision and closed under multiplication, in the
         Cartesian frame of ``structure``; independent of which cell describes the crystal.
     """
-    lattice, positions, species = primitive_cell(structure)
-    return _rotations(lattice.tobytes(), positions.tobytes(), species.tobytes())
+    return _rotations(*_to_bytes(primitive_cell(structure)))
 
 
 @functools.lru_cache(maxsize=50_000)
@@ -121,8 +128,8 @@ def crystal_operations(cell: Cell) -> tuple[Array, NDArray[np.int64]]:
     permutations
         (n, atoms): operation k takes atom i to the place of atom ``permutations[k, i]``.
     """
-    lattice, positions, species = cell
-    found = _operations(lattice.tobytes(), positions.tobytes(), species.tobytes())
+    lattice, positions, _ = cell
+    found = _operations(*_to_bytes(cell))
     if found is None:
         return np.eye(3)[None], np.arange(len(positions))[None]
     fractional = found.rotations.astype(float)

@@ -26,7 +26,7 @@ element (or to 1, the permittivity of vacuum, where all elements are smaller). D
 breaks symmetry by 1e-4 to 1e-2; a tensor in a wrong frame is off by 0.1 to 1."""
 
 ROUNDING = 1e-12
-"""What arithmetic leaves of a difference, relative to the largest element."""
+"""What arithmetic leaves of a difference, relative to the largest element (or to 1)."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def read_tensor(value: Any, structure: Structure, what: str) -> Array:
             "a dielectric tensor is symmetric: check the order of its elements."
         )
     tensor = (tensor + tensor.T) / 2
-    isotropic: Array = np.trace(tensor) / 3 * np.eye(3)
+    isotropic = np.diag(np.full(3, np.trace(tensor) / 3))
     if np.abs(tensor - isotropic).max() <= ROUNDING * scale:
         return isotropic  # invariant under every point group, which need not be looked for
     rotations = point_group_rotations(structure)

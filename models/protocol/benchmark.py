@@ -325,8 +325,19 @@ def validation_of(table: TensorTable, kept: Indices) -> Indices:
 def run_tail(
     name: str, variant: Variant, table: TensorTable, merit: str, work: Path, note: Note
 ) -> dict[str, Any]:
-    """Leave out the extremes, rank everything, and see whether they come back."""
+    """Leave out the extremes, rank everything, and see whether they come back.
+
+    Raises
+    ------
+    UserError
+        All crystals are alike in ``merit``.
+    """
     ranked, extreme, kept = tail_rows(table, merit)
+    if len(extreme) == 0:
+        raise UserError(
+            f"No crystal of the table stands out in '{merit}', so that none can be left out; "
+            "test the tail on a table with crystals that differ."
+        )
     made = origin(variant, table)
     path = work / name / f"tail-{merit}.npz"
     if not path.exists():

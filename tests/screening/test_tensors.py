@@ -166,11 +166,17 @@ def test_mean_permittivity() -> None:
     assert np.array_equal(mean_permittivity(stack), [[1, 2], [3, 4]])
 
 
-def test_an_isotropic_tensor_is_taken_as_it_is_and_nearly_isotropic_ones_are_not(
-    prototypes: dict[str, Any],
+@pytest.mark.parametrize("value", [6.3, 0.0, -0.2])
+def test_an_isotropic_tensor_needs_no_search_for_symmetry(
+    value: float, prototypes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rutile = prototypes["rutile"]
-    cubic = 6.3 * np.eye(3) + 1e-14 * np.triu(np.ones((3, 3)))
-    np.testing.assert_array_equal(read_tensor(cubic, rutile, NAME), np.trace(cubic) / 3 * np.eye(3))
-    nearly = 6.3 * np.eye(3) + np.diag([1e-9, 1e-9, 0])
-    assert read_tensor(nearly, rutile, NAME)[0, 0] > 6.3
+    def search(structure: Any) -> Any:
+        raise AssertionError("every point group leaves it as it is")
+
+    monkeypatch.setattr("screening.tensors.point_group_rotations", search)
+    tensor = value * np.eye(3) + 1e-14 * np.triu(np.ones((3, 3)))
+    found = read_tensor(tensor, prototypes["rutile"], NAME)
+    np.testing.assert_array_equal(found, found[0, 0] * np.eye(3))
+    assert found[0, 0] == pytest.approx(value, abs=1e-13)
+    with pytest.raises(AssertionError):
+        read_tensor(tensor + np.diag([1e-9, 1e-9, 0]), prototypes["rutile"], NAME)

@@ -56,6 +56,8 @@ def table(builtin: list[KnownMaterial]) -> TensorTable:
         for k, name in zip(builtin, names, strict=False)
     ]
     parts = {p: np.stack([getattr(k.tensors, p) for k in known]) for p in ("electronic", "ionic")}
+    # Cubic crystals have no extremes of anisotropy; one is made up.
+    parts["electronic"][-1, 2, 2] *= 1.5
     return TensorTable(
         known, **parts, groups=[composition_of(k) for k in known], systems=["cubic"] * len(known),
         digest="of the table", refused=0,
@@ -119,6 +121,15 @@ def test_ours_and_its_splits_stay_beside_a_published_model(
         assert tails[NAME]["figures"]["n_left_out"] == tails[OURS]["figures"]["n_left_out"] > 0
         assert tails[NAME]["budget"] == {"cpu_seconds_per_network": None, "epochs": 1}
         assert f"| {merit}: {NAME} |" in text
+
+
+def test_a_table_without_extremes_has_no_tail(
+    own: EnsembleVariant, table: TensorTable, tmp_path: Path
+) -> None:
+    same = np.stack([np.eye(3)] * len(table.known))
+    alike = replace(table, electronic=same, ionic=same)
+    with pytest.raises(UserError, match="stands out in 'anisotropy'"):
+        run_tail(OURS, own, alike, "anisotropy", tmp_path, quietly)
 
 
 def test_ours_is_trained_where_it_is_asked_for(
